@@ -1,0 +1,42 @@
+"""Collision events, graphs of their hits, the graph network, the tracks it finds, and metrics."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sml_kernel.tracking.graphs import build_graphs
+    from sml_kernel.tracking.metrics import Fiducial, score_tracks
+    from sml_kernel.tracking.model import InteractionGNN
+    from sml_kernel.tracking.events import Event, InputError
+    from sml_kernel.tracking.readers import read_acts_csv, read_colliderml, read_trackml
+    from sml_kernel.tracking.simulation import simulate
+    from sml_kernel.tracking.tracks import find_tracks
+    from sml_kernel.tracking.training import train
+
+_MODULES = {
+    "Event": "events",
+    "Fiducial": "metrics",
+    "InputError": "events",
+    "InteractionGNN": "model",
+    "build_graphs": "graphs",
+    "find_tracks": "tracks",
+    "read_acts_csv": "readers",
+    "read_colliderml": "readers",
+    "read_trackml": "readers",
+    "score_tracks": "metrics",
+    "simulate": "simulation",
+    "train": "training",
+}
+__all__ = list(_MODULES)
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
+    raise AttributeError(f"sml_kernel.tracking has no {name!r}; it has {', '.join(__all__)}")
+
+
+def __dir__() -> list[str]:
+    return __all__
