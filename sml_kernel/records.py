@@ -102,7 +102,9 @@ class Writer:
         rows = Path(folder) / "rows"
         rows.mkdir(parents=True, exist_ok=True)
         self.name = name
-        self.path = rows / f"{name}-{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}.jsonl"
+        self.path = (
+            rows / f"{name}-{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}.jsonl"
+        )
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         self._descriptor = os.open(self.path, flags, 0o644)
 

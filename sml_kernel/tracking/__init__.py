@@ -6,27 +6,34 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sml_kernel.tracking.graphs import build_graphs
-    from sml_kernel.tracking.metrics import Fiducial, score_tracks
+    from sml_kernel.tracking.fiducial import Fiducial
+    from sml_kernel.tracking.graphs import build_graphs, learn_cuts, summarise_graphs
+    from sml_kernel.tracking.metrics import score_edges, score_tracks
     from sml_kernel.tracking.model import InteractionGNN
     from sml_kernel.tracking.events import Event, InputError
     from sml_kernel.tracking.readers import read_acts_csv, read_colliderml, read_trackml
     from sml_kernel.tracking.simulation import simulate
-    from sml_kernel.tracking.tracks import find_tracks
-    from sml_kernel.tracking.training import train
+    from sml_kernel.tracking.tracks import find_tracks, join_segments, score_segments
+    from sml_kernel.tracking.training import TrainingRun, train
 
 _MODULES = {
     "Event": "events",
-    "Fiducial": "metrics",
+    "Fiducial": "fiducial",
     "InputError": "events",
     "InteractionGNN": "model",
+    "TrainingRun": "training",
     "build_graphs": "graphs",
     "find_tracks": "tracks",
+    "join_segments": "tracks",
+    "learn_cuts": "graphs",
     "read_acts_csv": "readers",
     "read_colliderml": "readers",
     "read_trackml": "readers",
+    "score_edges": "metrics",
+    "score_segments": "tracks",
     "score_tracks": "metrics",
     "simulate": "simulation",
+    "summarise_graphs": "graphs",
     "train": "training",
 }
 __all__ = list(_MODULES)

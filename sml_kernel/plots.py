@@ -1,0 +1,222 @@
+"""Figures from records and named results. Compute returns values; this draws them.
+
+Every function gives a HoloViews object: a notebook shows it, ``+`` puts two side by side,
+``hvplot.save`` writes it to a file. JavaScript is put into the notebook itself, never loaded from
+the network, so figures are there offline and after a reload.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from sml_kernel.tracking.events import Event
+from sml_kernel.tracking.metrics import TrackScores, binomial
+
+_TRUE, _FALSE, _GREY = "#0072B2", "#D55E00", "#9a9a9a"  # told apart by colour-blind readers too
+#: Bin edges of `efficiency`.
+BINS = {
+    "pt_gev": [1.0, 1.2, 1.5, 2.0, 3.0, 5.0, 10.0, 100.0],
+    "eta": list(np.linspace(-2.5, 2.5, 11).round(2)),
+}
+_LABELS = {"pt_gev": "pT / GeV", "eta": "η"}
+
+
+def training(records: pd.DataFrame) -> Any:
+    """Loss a step, loss an epoch, and edge efficiency and purity of the validation graphs.
+
+    Parameters
+    ----------
+    records
+        Rows of a training run: ``run.records``, or `sml_kernel.records.read` of its folder.
+    """
+    hv = _holoviews()
+    rows = records[records.writer == "rank0"]
+    steps, epochs = rows[rows.kind == "step"], rows[rows.kind == "epoch"]
+    if epochs.empty:
+        raise ValueError("no epoch is recorded yet")
+    smooth = steps.assign(loss=steps.loss.rolling(20, min_periods=1).median())
+    loss = smooth.hvplot.line(
+        x="step", y="loss", color=_GREY, label="training", ylabel="loss", logy=True
+    )
+    ends = epochs.assign(step=steps.groupby("epoch").step.max().reindex(epochs.epoch).to_numpy())
+    if "validation_loss" not in ends:
+        return loss.opts(title="Loss")
+    held_out = ends.hvplot.line(x="step", y="validation_loss", color=_TRUE, label="validation")
+    figures = ends.hvplot.line(
+        x="step",
+        y=["edge_efficiency", "edge_purity", "auc"],
+        ylabel="validation edges at score > 0.5",
+        ylim=(float(min(0.9, ends[["edge_efficiency", "edge_purity"]].min().min())), 1.002),
+        legend="bottom_right",
+        title="What the network keeps",
+    )
+    dots = ends.hvplot.scatter(x="step", y="validation_loss", color=_TRUE, size=30)
+    both = (loss * held_out * dots).opts(title="Loss", legend_position="top_right")
+    return (both + figures).opts(hv.opts.Layout(shared_axes=False)).cols(2)
+
+
+def score_distribution(y: np.ndarray, scores: np.ndarray) -> Any:
+    """Scores of true and of false segments, on a logarithmic scale.
+
+    Parameters
+    ----------
+    y
+        [E] whether an edge is a true segment.
+    scores
+        [E] between 0 and 1.
+    """
+    hv = _holoviews()
+    y, edges = np.asarray(y, bool), np.linspace(0, 1, 51)
+    histograms = [
+        hv.Histogram(
+            (edges, np.maximum(np.histogram(np.asarray(scores)[y == truth], edges)[0], 0.5)),
+            kdims=["score"],
+            vdims=["segments"],
+            label=label,
+        ).opts(color=color, alpha=0.55, line_color=color)
+        for truth, label, color in ((True, "true", _TRUE), (False, "false", _FALSE))
+    ]
+    style = {"logy": True, "width": 440, "height": 320, "title": "Scores of candidate segments"}
+    return hv.Overlay(histograms).opts(legend_position="top", **style)
+
+
+def efficiency(
+    scores: TrackScores,
+    against: str = "pt_gev",
+    *,
+    rule: str = "two-way",
+    ceiling: TrackScores | None = None,
+) -> Any:
+    """Efficiency with binomial errors in bins of pT or η, the ceiling beside it.
+
+    Parameters
+    ----------
+    scores
+        From `sml_kernel.tracking.score_tracks`.
+    against
+        ``"pt_gev"`` or ``"eta"``.
+    rule
+        A matching rule of `sml_kernel.tracking.metrics.RULES`.
+    ceiling
+        The same with true segments in place of the network's.
+    """
+    if against not in BINS:
+        raise ValueError(f"unknown variable {against!r}; known: {', '.join(BINS)}")
+    points = _binned(scores.particles, against, rule)
+    figure = _with_errors(points, against, "network", _TRUE, 7)
+    if ceiling is not None:
+        ideal = _with_errors(
+            _binned(ceiling.particles, against, rule), against, "ceiling", _GREY, 5
+        )
+        figure = ideal * figure
+    lowest = float((points.efficiency - points.error).min())
+    return figure.opts(
+        xlabel=_LABELS[against],
+        ylabel=f"{rule} efficiency",
+        logx=against == "pt_gev",
+        ylim=(min(0.7, lowest - 0.02), 1.02),
+        legend_position="bottom_right",
+        title=f"Efficiency against {_LABELS[against].split(' /')[0]}",
+        width=440,
+        height=320,
+    )
+
+
+def event(event: Event, tracks: np.ndarray, *, min_hits: int = 4) -> Any:
+    """An event's hits and tracks, across the beam and along it.
+
+    Parameters
+    ----------
+    event
+        Where the hits are.
+    tracks
+        [N] the track of each hit, −1 where it has none (`sml_kernel.tracking.find_tracks`).
+    min_hits
+        Only tracks of so many hits are drawn.
+    """
+    hv = _holoviews()
+    hits = event.hits.assign(r=np.hypot(event.hits.x, event.hits.y), track=tracks)
+    size = hits.groupby("track").hit_id.transform("size")
+    drawn = hits[(hits.track >= 0) & (size >= min_hits)]
+    depth = np.sqrt(drawn.x**2 + drawn.y**2 + drawn.z**2)
+    drawn = drawn.assign(depth=depth).sort_values(["track", "depth"])
+    views = []
+    for x, y, title in (("x", "y", "across the beam"), ("z", "r", "along the beam")):
+        points = hits.hvplot.scatter(x=x, y=y, color=_GREY, size=1, alpha=0.5, hover=False)
+        curves = [
+            {x: part[x].to_numpy(), y: part[y].to_numpy(), "track": int(track)}
+            for track, part in drawn.groupby("track")
+        ]
+        lines = hv.Path(curves, kdims=[x, y], vdims=["track"]).opts(
+            color="track", cmap="glasbey_hv", line_width=1.2, alpha=0.8
+        )
+        views.append(
+            (points * lines).opts(
+                title=f"{event.name}: {drawn.track.nunique()} tracks, {title}",
+                xlabel=f"{x} / mm",
+                ylabel=f"{y} / mm",
+                width=420 if x == "x" else 640,
+                height=420,
+            )
+        )
+    return hv.Layout(views).opts(shared_axes=False).cols(2)
+
+
+def stages(table: pd.DataFrame) -> Any:
+    """Efficiency after each stage, from `sml_kernel.tracking.score_stages`."""
+    _holoviews()
+    return table.hvplot.barh(
+        x="stage",
+        y="efficiency",
+        color=_TRUE,
+        xlabel="",
+        ylim=(max(0.0, float(table.efficiency.min()) - 0.1), 1.0),
+        title="Where particles are lost",
+        width=440,
+        height=220,
+    )
+
+
+def _binned(particles: pd.DataFrame, against: str, rule: str) -> pd.DataFrame:
+    bins = pd.cut(particles[against], BINS[against])
+    groups = particles.groupby(bins, observed=True)[rule].agg(["sum", "size"])
+    found = [binomial(int(k), int(n)) for k, n in groups.to_numpy()]
+    return pd.DataFrame(
+        {
+            against: [
+                float(np.sqrt(b.left * b.right)) if against == "pt_gev" else float(b.mid)
+                for b in groups.index
+            ],
+            "efficiency": [p for p, _ in found],
+            "error": [error for _, error in found],
+            "particles": groups["size"].to_numpy(),
+        }
+    )
+
+
+def _with_errors(points: pd.DataFrame, against: str, label: str, color: str, size: int) -> Any:
+    hv = _holoviews()
+    bars = hv.ErrorBars(points, kdims=[against], vdims=["efficiency", "error"]).opts(color=color)
+    dots = points.hvplot.scatter(
+        x=against,
+        y="efficiency",
+        label=label,
+        color=color,
+        size=size**2,
+        hover_cols=["error", "particles"],
+    )
+    return bars * dots
+
+
+def _holoviews() -> Any:
+    """HoloViews with its JavaScript inline: hvplot's own import would load it from a CDN."""
+    import holoviews as hv
+    from holoviews.ipython import notebook_extension
+
+    notebook_extension.inline = True
+    import hvplot.pandas  # noqa: F401  registers .hvplot on tables
+
+    return hv
