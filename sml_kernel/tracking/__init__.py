@@ -6,11 +6,11 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from sml_kernel.tracking.events import Event, InputError
     from sml_kernel.tracking.fiducial import Fiducial
     from sml_kernel.tracking.graphs import build_graphs, learn_cuts, summarise_graphs
     from sml_kernel.tracking.metrics import score_edges, score_tracks
     from sml_kernel.tracking.model import InteractionGNN
-    from sml_kernel.tracking.events import Event, InputError
     from sml_kernel.tracking.readers import read_acts_csv, read_colliderml, read_trackml
     from sml_kernel.tracking.simulation import simulate
     from sml_kernel.tracking.tracks import find_tracks, join_segments, score_segments

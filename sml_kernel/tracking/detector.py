@@ -31,7 +31,7 @@ _MAX_ABS_ETA = 4.0
 def simulate_hepmc3(
     hard: Path, pileup: Path, per_event: int, n_events: int, seed: int, out: Path
 ) -> None:
-    """One hard collision and `per_event` of pile-up an event, through Fatras, as ACTS CSV in `out`."""
+    """A hard collision and `per_event` of pile-up an event, through Fatras, as CSV in `out`."""
     import acts
     import acts.examples
     import acts.examples.hepmc3 as hepmc3

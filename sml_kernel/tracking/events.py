@@ -1,4 +1,4 @@
-"""The `Event`: hits, truth and particles of one collision, whatever file or generator they came from."""
+"""The `Event`: hits, truth and particles of one collision, whatever it was read from."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class Event:
 
     @classmethod
     def of(cls, name: str, hits: pd.DataFrame, particles: pd.DataFrame) -> Event:
-        """An event from tables that have these columns; order and types are set, the rest dropped."""
+        """An event from tables with these columns; order and types are set, the rest dropped."""
         return cls(name, _conform(hits, HIT_COLUMNS), _conform(particles, PARTICLE_COLUMNS))
 
     def with_hits(self, hits: pd.DataFrame) -> Event:

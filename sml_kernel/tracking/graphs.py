@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -269,7 +270,7 @@ def _candidates(hits: _Hits, cuts: Cuts) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _in_window(
-    hits: _Hits, inner: np.ndarray, outer: np.ndarray, pair: tuple
+    hits: _Hits, inner: np.ndarray, outer: np.ndarray, pair: Any
 ) -> tuple[np.ndarray, np.ndarray]:
     turn = 2 * np.pi
     phi = hits.phi[outer]

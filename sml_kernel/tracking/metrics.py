@@ -82,10 +82,7 @@ class TrackScores:
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        shown = self.table[
-            ["rule", "efficiency", "efficiency_error", "fake_rate", "fake_rate_error"]
-            + ["duplicate_rate", "particles", "tracks"]
-        ]
+        shown = self.table.drop(columns=["reconstructed", "fakes", "duplicates", "tracks_all"])
         return (
             shown.to_html(index=False, float_format="{:.4f}".format)
             + f"<p>TrackML score {self.trackml:.4f}<br><small>{self.fiducial}</small></p>"

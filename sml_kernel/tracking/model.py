@@ -9,8 +9,9 @@ With node states h and edge states e, encoded from the inputs, one iteration is
 where i → j runs from inner to outer hit, and a decoder turns the last edge state, with those of its
 hits, into a logit (Battaglia et al. 2016, arXiv:1612.00222; Ju et al. 2021, arXiv:2103.06995).
 
-The first linear map of φ_e on the concatenation is written as the sum W_e e + (W_i h)[i] + (W_j h)[j]:
-the same numbers, but the products with h are made once a node instead of once an edge.
+The first linear map of φ_e on the concatenation is written as the sum
+W_e e + (W_i h)[i] + (W_j h)[j]: the same numbers, but the products with h are made once a node
+instead of once an edge.
 """
 
 from __future__ import annotations
