@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from sml_kernel.tracking.model import InteractionGNN
     from sml_kernel.tracking.readers import read_acts_csv, read_colliderml, read_trackml
     from sml_kernel.tracking.simulation import simulate
+    from sml_kernel.tracking.stages import score_stages
     from sml_kernel.tracking.tracks import find_tracks, join_segments, score_segments
     from sml_kernel.tracking.training import TrainingRun, train
 
@@ -31,6 +32,7 @@ _MODULES = {
     "read_trackml": "readers",
     "score_edges": "metrics",
     "score_segments": "tracks",
+    "score_stages": "stages",
     "score_tracks": "metrics",
     "simulate": "simulation",
     "summarise_graphs": "graphs",

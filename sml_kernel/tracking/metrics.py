@@ -69,6 +69,14 @@ class TrackScores:
         }
         return {"rule": rule, **self.row(rule), "trackml": self.trackml, "fiducial": fiducial}
 
+    def headline(self, rule: str = "two-way") -> str:
+        """Efficiency and fake rate of one rule in a line, with the cuts."""
+        row = self.row(rule)
+        return (
+            f"{rule} efficiency {row['efficiency']:.4f} ± {row['efficiency_error']:.4f}, "
+            f"fake rate {row['fake_rate']:.4f} ± {row['fake_rate_error']:.4f} [{self.fiducial}]"
+        )
+
     def __str__(self) -> str:
         lines = [
             f"{row.rule:8} efficiency {row.efficiency:.4f} ± {row.efficiency_error:.4f} "
