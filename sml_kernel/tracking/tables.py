@@ -184,7 +184,6 @@ def _parse(data: bytes, dtypes: Mapping[str, str]) -> pd.DataFrame | None:
             io.BytesIO(data),
             usecols=list(dtypes),
             dtype={name: wide[np.dtype(dtype).kind] for name, dtype in dtypes.items()},
-            float_precision="round_trip",
             quoting=3,
             skip_blank_lines=False,
         )
