@@ -85,10 +85,11 @@ class Run:
         """Set the final status and the end time; `values` (an error, a figure) are added."""
         if status not in STATUSES:
             raise RecordError(f"unknown status {status!r}; known: {', '.join(STATUSES)}")
-        _write_json(
-            self.folder / "run.json",
-            {**self.provenance(), "status": status, "end": _now(), **values},
-        )
+        self.note(status=status, end=_now(), **values)
+
+    def note(self, **values: Any) -> None:
+        """Add to the provenance what is known only after the start, such as ``data_hash``."""
+        _write_json(self.folder / "run.json", {**self.provenance(), **values})
 
     def rows(self, kind: str | None = None) -> pd.DataFrame:
         """All rows in order of time, or those of one kind (see `read`)."""

@@ -258,8 +258,7 @@ def _candidates(hits: _Hits, cuts: Cuts) -> tuple[np.ndarray, np.ndarray]:
     """Pairs of hits inside the windows, in order of layer pairs: shapes [E], [E]."""
     order = np.lexsort((hits.phi, hits.layer))
     layers, first = np.unique(hits.layer[order], return_index=True)
-    last = np.append(first[1:], len(order))
-    on = {layer: order[a:b] for layer, a, b in zip(layers, first, last, strict=True)}
+    on = dict(zip(layers, np.split(order, first[1:]), strict=False))
     sources, targets = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
     for pair in cuts.table.itertuples(index=False):
         if pair.inner in on and pair.outer in on:

@@ -57,7 +57,7 @@ def train(
         Graphs a step over all ranks together, at least one a rank; the last step of an epoch takes
         the few that are left.
     learning_rate
-        The highest of a one-cycle schedule (AdamW).
+        The highest of the schedule (AdamW): a tenth of the steps up, a cosine down to zero.
     seed
         Of the weights and of the order of graphs.
     ranks
@@ -97,7 +97,7 @@ def train(
         parameters={**model.settings, **settings.as_dict(), "ranks": ranks},
         seed=seed,
     )
-    write_graphs(graphs, run.folder / "graphs" / "train")
+    run.note(data_hash=write_graphs(graphs, run.folder / "graphs" / "train").hash())
     write_graphs(validation, run.folder / "graphs" / "validation")
     (run.folder / "checkpoints").mkdir()
     model.save(run.folder / "checkpoints" / rank_side.INITIAL)

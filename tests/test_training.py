@@ -1,0 +1,143 @@
+"""Training on ranks: one loss whatever their number, the caller in the loop, failures that tell."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+import torch
+
+from sml_kernel import records
+from sml_kernel.tracking import InteractionGNN, build_graphs, learn_cuts, simulate, train
+from sml_kernel.tracking.ranks import Settings, batches, learning_rate, share
+from sml_kernel.tracking.store import Entry, GraphStore, open_graphs, write_graphs
+from sml_kernel.workers.gang import GangError
+
+SMALL = {"hidden": 8, "iterations": 2, "batch": 4, "threads": 1}
+
+
+@pytest.fixture(scope="module")
+def graphs(tmp_path_factory):
+    events = simulate(
+        8, 1, 3, process="gun", cache=tmp_path_factory.mktemp("events"), progress=False
+    )
+    return build_graphs(events, learn_cuts(events))
+
+
+def test_one_rank_and_two_give_the_same_curve_and_weights(graphs, tmp_path: Path) -> None:
+    runs = [
+        train(graphs[:6], graphs[6:], epochs=2, ranks=ranks, folder=tmp_path / str(ranks), **SMALL)
+        for ranks in (1, 2)
+    ]
+    one, two = ([row for row in run if row["kind"] == "step"] for run in runs)
+    assert len(one) == len(two) == 4
+    for first, second in zip(one, two, strict=True):
+        assert first["loss"] == pytest.approx(second["loss"], rel=1e-5)
+        assert first["gradient_norm"] == pytest.approx(second["gradient_norm"], rel=1e-4)
+    epochs = [run.records.query("kind == 'epoch'") for run in runs]
+    for name in ("train_loss", "validation_loss", "edge_efficiency", "edge_purity", "auc"):
+        assert epochs[0][name].to_numpy() == pytest.approx(epochs[1][name].to_numpy(), rel=1e-4)
+    for ours, theirs in zip(*(run.model.parameters() for run in runs), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+    assert [run.run.status() for run in runs] == ["done", "done"]
+    hashes = {run.run.provenance()["data_hash"] for run in runs}
+    assert hashes == {open_graphs(tmp_path / "1" / "graphs" / "train").hash()}
+    assert one[-1]["loss"] < one[0]["loss"]
+
+
+def test_validation_figures_are_those_of_their_definition(graphs, tmp_path: Path) -> None:
+    from sml_kernel.tracking import score_edges, score_segments
+
+    run = train(graphs[:4], graphs[4:], epochs=1, folder=tmp_path / "run", **SMALL)
+    (epoch,) = [row for row in run if row["kind"] == "epoch"]
+    y = np.concatenate([graph.y.numpy() for graph in graphs[4:]])
+    scores = np.concatenate([score_segments(run.model, graph) for graph in graphs[4:]])
+    exact = score_edges(y, scores, y, cut=0.5)
+    assert epoch["auc"] == pytest.approx(exact["auc"], abs=2e-3)
+    assert epoch["edge_efficiency"] == pytest.approx(exact["eff"], abs=2e-3)
+    assert epoch["edge_purity"] == pytest.approx(exact["total_pur"], abs=2e-3)
+
+
+def test_leaving_the_loop_ends_the_training(graphs, tmp_path: Path) -> None:
+    run = train(graphs, epochs=500, ranks=2, folder=tmp_path / "run", **SMALL)
+    for row in run:
+        if row["kind"] == "epoch" and row["epoch"] == 1:
+            break
+    assert run.run.status() == "stopped"
+    saved = sorted((tmp_path / "run" / "checkpoints").glob("epoch-*"))
+    weights = InteractionGNN.load(saved[-1]).state_dict()
+    assert all(torch.equal(value, weights[name]) for name, value in run.model.state_dict().items())
+    assert not [p for p in psutil.Process().children(recursive=True) if _is_rank(p)]
+
+
+def test_a_killed_rank_ends_the_training_with_its_name(graphs, tmp_path: Path) -> None:
+    run = train(graphs, epochs=500, ranks=2, folder=tmp_path / "run", **SMALL)
+    with pytest.raises(GangError, match="killed by"):
+        for _ in run:
+            for rank in psutil.Process().children(recursive=True):
+                if _is_rank(rank):
+                    os.kill(rank.pid, signal.SIGKILL)
+                    killed = time.monotonic()
+                    break
+    assert time.monotonic() - killed < 10
+    seen = records.Run(tmp_path / "run")
+    assert seen.status() == "failed"
+    assert "killed" in seen.provenance()["error"]
+
+
+def test_impossible_requests_start_nothing(graphs, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no graphs"):
+        train([], folder=tmp_path / "run")
+    with pytest.raises(ValueError, match="each of the 3 ranks"):
+        train(graphs, batch=2, ranks=3, folder=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_batches_hold_every_graph_once_and_shares_balance_edges(tmp_path: Path) -> None:
+    settings = Settings(epochs=1, batch=8, learning_rate=1e-3, seed=0)
+    random = np.random.default_rng(0)
+    entries = [Entry("", 1, int(n), 1.0) for n in random.integers(8_000, 12_000, 50)]
+    store = GraphStore(tmp_path, tuple(entries))
+    seen = []
+    for whole in batches(50, settings, epoch=0):
+        shares = [share(store, whole, rank, 4) for rank in range(4)]
+        assert sorted(sum(shares, [])) == sorted(whole)
+        if len(whole) == 8:
+            load = [sum(entries[k].edges for k in mine) for mine in shares]
+            assert max(load) < 1.2 * min(load)
+        seen += whole
+    assert sorted(seen) == list(range(50))
+    assert list(batches(50, settings, 0)) != list(batches(50, settings, 1))
+
+
+def test_learning_rate_rises_once_and_falls_to_zero() -> None:
+    rates = [learning_rate(step, 100) for step in range(101)]
+    peak = int(np.argmax(rates))
+    assert rates[peak] == 1.0
+    assert (np.diff(rates[: peak + 1]) > 0).all()
+    assert (np.diff(rates[peak + 1 :]) < 0).all()
+    assert rates[-1] == pytest.approx(0.0)
+    assert learning_rate(0, 1) > 0
+
+
+def test_graphs_come_back_from_disk_as_they_went(graphs, tmp_path: Path) -> None:
+    written = write_graphs(graphs, tmp_path / "store")
+    again = open_graphs(tmp_path / "store")
+    assert again.entries == written.entries
+    for k, graph in enumerate(graphs):
+        for name in ("x", "edge_index", "edge_attr", "y", "weight"):
+            assert torch.equal(again[k][name], graph[name])
+    assert again.hash() == written.hash()
+    assert write_graphs(graphs[::-1], tmp_path / "other").hash() != written.hash()
+
+
+def _is_rank(process: psutil.Process) -> bool:
+    try:
+        return any("sml_kernel.workers.rank" in part for part in process.cmdline())
+    except psutil.NoSuchProcess:
+        return False
