@@ -6,17 +6,38 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sml_kernel.workers import gang
-    from sml_kernel.workers.dask import Workers, job_script, launch
+    from sml_kernel.workers import gang, leftovers
+    from sml_kernel.workers.dask import job_script, launch
+    from sml_kernel.workers.handle import Workers, WorkersError
+    from sml_kernel.workers.request import RequestError
+    from sml_kernel.workers.slurm import SlurmError
 
-__all__ = ["Workers", "gang", "job_script", "launch"]
+__all__ = [
+    "RequestError",
+    "SlurmError",
+    "Workers",
+    "WorkersError",
+    "gang",
+    "job_script",
+    "launch",
+    "leftovers",
+]
+
+_MODULES = {
+    "RequestError": "request",
+    "SlurmError": "slurm",
+    "Workers": "handle",
+    "WorkersError": "handle",
+    "job_script": "dask",
+    "launch": "dask",
+}
 
 
 def __getattr__(name: str) -> Any:
-    if name == "gang":
-        return importlib.import_module(f"{__name__}.gang")
+    if name in _MODULES:
+        return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
     if name in __all__:
-        return getattr(importlib.import_module(f"{__name__}.dask"), name)
+        return importlib.import_module(f"{__name__}.{name}")
     raise AttributeError(f"sml_kernel.workers has no {name!r}; it has {', '.join(__all__)}")
 
 

@@ -1,0 +1,99 @@
+"""Workers as processes of this machine: the local twin of `sml_kernel.workers.jobs`."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from typing import TYPE_CHECKING, Any, final
+
+from sml_kernel.records import Run
+from sml_kernel.workers import script
+from sml_kernel.workers.request import Request, visible_gpus
+from sml_kernel.workers.table import COLUMNS, table
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from distributed import LocalCluster
+
+
+@final
+class LocalWorkers:
+    """Processes of this machine, one a GPU and pinned to it, or one a core asked for."""
+
+    def __init__(self, asked: Request, run: Run) -> None:
+        from distributed import LocalCluster
+
+        self.asked = asked
+        self.run = run
+        self._started = time.monotonic()
+        self.cluster: LocalCluster = LocalCluster(
+            n_workers=0,
+            threads_per_worker=1,
+            host="127.0.0.1",
+            dashboard_address="127.0.0.1:0",
+            worker_dashboard_address=None,
+            memory_limit=int((asked.node.memory_gib or 1) * 2**30 / asked.workers),
+        )
+        self.given_up: list[Any] = []
+        self._gpus = visible_gpus() if asked.gpus else []
+
+    def scale(self, workers: int) -> None:
+        """Have so many workers; the last ones go first."""
+        self.cluster.sync(self._scale, workers)
+
+    async def _scale(self, workers: int) -> None:
+        held = self.cluster.worker_spec
+        gone = [name for name in held if name >= workers]
+        for name in gone:
+            del held[name]
+        for name in range(workers):
+            held.setdefault(name, self._spec(name))
+        await self.cluster
+
+    def _spec(self, name: int) -> dict[str, Any]:
+        spec = self.cluster.new_spec
+        threads = os.environ.get("OMP_NUM_THREADS", str(self.asked.cores_per_worker))
+        environment = {"OMP_NUM_THREADS": threads}
+        if self._gpus:
+            environment["CUDA_VISIBLE_DEVICES"] = self._gpus[name]
+        return {"cls": spec["cls"], "options": {**spec["options"], "env": environment}}
+
+    def jobs(self) -> pd.DataFrame:
+        """A row a worker, in the columns of Slurm's jobs."""
+        rows = []
+        for name, nanny in sorted(dict(self.cluster.workers).items()):
+            row = dict.fromkeys(COLUMNS)
+            row |= {"job_id": str(nanny.pid), "name": str(name), "reason": "", "nodes": 1}
+            connected = nanny.worker_address in self.cluster.scheduler.workers
+            state = "RUNNING" if connected else "PENDING"
+            rows.append(
+                row | {"state": state, "node_list": socket.gethostname(), "workers": int(connected)}
+            )
+        return table(rows)
+
+    def logs(self) -> dict[str, str]:
+        """Dask's log of each worker, by its name. What tasks print is not in it."""
+        workers = self.cluster.sync(self.cluster.scheduler.broadcast, msg={"op": "get_logs"})
+        names = {address: state.name for address, state in self.cluster.scheduler.workers.items()}
+        return {
+            str(names.get(address, address)): "\n".join(line for _, line in lines)
+            for address, lines in workers.items()
+        }
+
+    def job_script(self) -> str:
+        """A line that says that there is none."""
+        return script.local(self.asked)
+
+    def close(self) -> None:
+        """End the processes, and record how long they were held: nobody is charged."""
+        self.cluster.close()
+        with self.run.writer("workers") as writer:
+            writer.append(
+                "usage",
+                account=None,
+                qos=None,
+                nodes=1,
+                elapsed_s=time.monotonic() - self._started,
+                node_hours=0.0,
+            )
