@@ -57,10 +57,10 @@ def written_out_segments(event: Event) -> set[tuple[int, int]]:
     for particle, hits in event.hits.groupby("particle_id"):
         if particle == 0:
             continue
-        order = sorted(
-            hits.index, key=lambda k: float(np.linalg.norm(hits.loc[k, ["x", "y", "z"]]))
-        )
-        groups = [list(g) for _, g in itertools.groupby(order, lambda k: hits.layer_id[k])]
+        position = hits[["x", "y", "z"]].to_numpy(float)
+        order = hits.index[np.argsort(np.linalg.norm(position, axis=1))]
+        layer = hits.layer_id.to_dict()
+        groups = [list(group) for _, group in itertools.groupby(order, layer.get)]
         for one, following in itertools.pairwise(groups):
             found |= set(itertools.product(one, following))
     return found
