@@ -1,4 +1,4 @@
-"""Readers give back what was written, and name file, row and column of whatever is broken."""
+"""TrackML events are read back as written; whatever is broken is named by file, line and column."""
 
 from __future__ import annotations
 
@@ -10,15 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sml_kernel.tracking import read_acts_csv, read_colliderml, read_trackml
-from sml_kernel.tracking.events import Event, InputError
-from sml_kernel.tracking.readers import geometry_columns, pack_barcode
+from sml_kernel.tracking import read_trackml
+from sml_kernel.tracking.events import InputError
 
 _BESIDE = Path(__file__).parents[1].parent / "shared" / "data"
 SHARED = Path(os.environ.get("SML_SHARED_DATA", _BESIDE))
@@ -159,7 +156,11 @@ BREACHES = {
     "text for a number": _put("hits", "y", "12a"),
     "text for an id": _put("truth", "particle_id", "pion"),
     "fraction for an id": _put("hits", "module_id", "3.5"),
+    "fraction beyond 53 bits": _put("truth", "particle_id", "4503599627370497.5"),
+    "truth value": _put("hits", "z", "True"),
+    "truth value for an id": _put("hits", "layer_id", "true"),
     "nan": _put("hits", "x", "nan"),
+    "no text": _put("hits", "x", "1\0"),
     "infinite": _put("particles", "pz", "-inf"),
     "value missing": _put("particles", "vx", ""),
     "id too large": _put("particles", "particle_id", str(2**63)),
@@ -283,282 +284,3 @@ def test_hundred_thousand_hits_are_read_in_under_a_second(tmp_path: Path) -> Non
         seconds.append(time.perf_counter() - begin)
     assert len(event.hits) == n
     assert min(seconds) < 1
-
-
-# --------------------------------------------------------------------------------------------- ACTS
-
-
-@pytest.fixture(scope="module")
-def simulated(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two particle-gun events written by ACTS itself, in ``csv`` and as parquet."""
-    import acts.arrow
-    import acts.examples.arrow as arrow
-    from acts.examples import GenericDetector, RandomNumbers, Sequencer
-    from acts.examples.simulation import MomentumConfig, ParticleConfig, addFatras, addParticleGun
-
-    folder = tmp_path_factory.mktemp("acts")
-    quiet = acts.logging.ERROR
-    detector = GenericDetector()
-    random = RandomNumbers(seed=3)
-    sequencer = Sequencer(events=2, numThreads=1, logLevel=quiet)
-    addParticleGun(
-        sequencer,
-        MomentumConfig(1.0, 5.0, transverse=True),
-        particleConfig=ParticleConfig(20, acts.PdgParticle.ePionPlus, True),
-        multiplicity=2,
-        rnd=random,
-    )
-    addFatras(
-        sequencer,
-        detector.trackingGeometry(),
-        acts.ConstantBField(acts.Vector3(0, 0, 2 * acts.UnitConstants.T)),
-        random,
-        outputDirCsv=str(folder / "csv"),
-        logLevel=quiet,
-    )
-    tables = {"level": quiet, "inputParticles": "particles_simulated"}
-    resolver = arrow.makeVolumeIdDetectorResolver({8: 1})
-    sequencer.addAlgorithm(
-        arrow.ArrowSimHitOutputConverter(
-            inputSimHits="simhits", outputTable="hits", detectorResolver=resolver, **tables
-        )
-    )
-    sequencer.addAlgorithm(arrow.ArrowParticleOutputConverter(outputTable="made", **tables))
-    sequencer.addWriter(
-        arrow.ParquetWriter(
-            level=quiet,
-            collections={"hits": "tracker_hits", "made": "particles"},
-            expectedSchemas={
-                "hits": acts.arrow.simHitSchema(),
-                "made": acts.arrow.particleSchema(),
-            },
-            outputDir=str(folder),
-        )
-    )
-    sequencer.run()
-    return folder
-
-
-def test_acts_csv_and_acts_parquet_are_the_same_events(simulated: Path) -> None:
-    (shard,) = (simulated / "tracker_hits").glob("*.parquet")
-    from_csv = list(read_acts_csv(simulated / "csv"))
-    from_parquet = list(read_colliderml(shard, positions="true"))
-    assert len(from_csv) == len(from_parquet) == 2
-    for one, other in zip(from_csv, from_parquet, strict=True):
-        assert len(one.hits) > 300
-        xyz, modules = ["x", "y", "z"], ["volume_id", "layer_id", "module_id"]
-        np.testing.assert_allclose(one.hits[xyz], other.hits[xyz], rtol=1e-6)
-        pd.testing.assert_frame_equal(one.hits[modules], other.hits[modules])
-        np.testing.assert_allclose(_momenta_of_hits(one), _momenta_of_hits(other), rtol=1e-5)
-        assert one.particles.primary.equals(other.particles.primary)
-
-
-def _momenta_of_hits(event: Event) -> np.ndarray:
-    merged = event.hits[["particle_id"]].merge(event.particles, on="particle_id", how="left")
-    return merged[["px", "py", "pz"]].to_numpy()
-
-
-def test_acts_geometry_identifiers_are_taken_apart_as_acts_does() -> None:
-    import acts
-
-    identifiers = []
-    for volume, layer, module in [(7, 2, 1), (18, 4095, 2**20 - 1), (255, 14, 77)]:
-        identifier = acts.GeometryIdentifier()
-        identifier.volume, identifier.layer, identifier.sensitive = volume, layer, module
-        identifier.boundary, identifier.approach, identifier.extra = 3, 5, 9
-        identifiers.append(identifier)
-    columns = geometry_columns(np.array([each.value for each in identifiers], np.uint64))
-    assert columns["volume_id"].tolist() == [each.volume for each in identifiers]
-    assert columns["layer_id"].tolist() == [each.layer for each in identifiers]
-    assert columns["module_id"].tolist() == [each.sensitive for each in identifiers]
-
-
-@given(st.tuples(*(st.integers(0, 2**bits - 1) for bits in (11, 12, 16, 8, 16))))
-def test_barcodes_are_packed_reversibly(parts: tuple[int, ...]) -> None:
-    names = ["particle_id_" + name for name in ("pv", "sv", "part", "gen", "subpart")]
-    (packed,) = pack_barcode(pd.DataFrame([parts], columns=names)).tolist()
-    fields = [(52, 0x7FF), (40, 0xFFF), (24, 0xFFFF), (16, 0xFF), (0, 0xFFFF)]
-    assert tuple(packed >> shift & mask for shift, mask in fields) == parts
-
-
-def _copy(source: Path, target: Path) -> None:
-    for path in source.iterdir():
-        (target / path.name).write_bytes(path.read_bytes())
-
-
-def _edit(path: Path, line: int, column: str, text: str) -> None:
-    lines = path.read_text().split("\n")
-    fields = lines[line - 1].split(",")
-    fields[lines[0].split(",").index(column)] = text
-    lines[line - 1] = ",".join(fields)
-    path.write_text("\n".join(lines))
-
-
-@pytest.mark.parametrize(
-    ("column", "text"),
-    [
-        ("tz", "nan"),
-        ("particle_id_pv", "2048"),
-        ("particle_id_part", "999"),
-        ("geometry_id", "-1"),
-        ("index", "0"),
-    ],
-)
-def test_broken_acts_hits_name_column_and_line(
-    simulated: Path, tmp_path: Path, column: str, text: str
-) -> None:
-    _copy(simulated / "csv", tmp_path)
-    hits = tmp_path / "event000000001-hits.csv"
-    indices = pd.read_csv(hits)["index"]
-    line = int(indices.index[indices > 0][-1]) + 2
-    _edit(hits, line, column, text)
-    events = read_acts_csv(tmp_path)
-    assert len(next(events).hits)
-    named = "particle_id" if column == "particle_id_part" else column
-    with pytest.raises(InputError, match=rf"event000000001-hits.csv, line {line}, column '{named}"):
-        next(events)
-
-
-def test_acts_noise_and_neutral_particles(simulated: Path, tmp_path: Path) -> None:
-    _copy(simulated / "csv", tmp_path)
-    before = next(read_acts_csv(tmp_path))
-    for name in ("pv", "sv", "part", "gen", "subpart"):
-        _edit(tmp_path / "event000000000-hits.csv", 5, f"particle_id_{name}", "0")
-    with (tmp_path / "event000000000-particles_simulated.csv").open("a") as stream:
-        stream.write("9,0,1,0,0,22,0,0,0,0,0,1,0,0,0,0\n")
-    after = next(read_acts_csv(tmp_path))
-    assert (after.hits.particle_id[3], after.hits.weight[3]) == (0, 0)
-    assert before.particles.equals(after.particles)
-
-
-# --------------------------------------------------------------------------------------- ColliderML
-
-_IDS = pa.list_(pa.uint64())
-
-
-def hits_table(**changed: list) -> pa.Table:
-    columns = {
-        "event_id": [4, 5],
-        **{name: [[1.0, 2.0], [3.0]] for name in "xyz"},
-        "volume_id": [[8, 8], [9]],
-        "layer_id": [[2, 4], [2]],
-        "surface_id": [[1, 2], [3]],
-        "particle_id": [[0, 2], [2**64 - 1]],
-        **changed,
-    }
-    columns["particle_id"] = pa.array(columns["particle_id"], _IDS)
-    return pa.table(columns)
-
-
-def particles_table(ids: list[list[int]]) -> pa.Table:
-    def each(value: float) -> list[list[float]]:
-        return [[value] * len(event) for event in ids]
-
-    return pa.table(
-        {
-            "event_id": [4, 5],
-            "particle_id": pa.array(ids, _IDS),
-            "pdg_id": each(211),
-            **{name: each(0.5) for name in ("vx", "vy", "vz", "px", "py", "pz")},
-            "charge": each(1.0),
-            "primary": each(True),
-        }
-    )
-
-
-def test_parquet_ids_from_zero_are_raised_and_unmatched_hits_are_noise(tmp_path: Path) -> None:
-    pq.write_table(hits_table(), tmp_path / "tracker_hits.parquet")
-    pq.write_table(particles_table([[0, 2, 7], [1]]), tmp_path / "particles.parquet")
-    first, second = read_colliderml(tmp_path / "tracker_hits.parquet")
-    assert first.hits.particle_id.tolist() == [1, 3]
-    assert first.particles.particle_id.tolist() == [1, 3, 8]
-    assert second.hits.particle_id.tolist() == [0]
-    assert second.hits.weight.tolist() == [0]
-    assert second.particles.particle_id.tolist() == [1]
-
-
-def test_parquet_without_particles_claims_nothing_about_them(tmp_path: Path) -> None:
-    pq.write_table(hits_table(), tmp_path / "alone.parquet")
-    first, _ = read_colliderml(tmp_path / "alone.parquet")
-    assert first.hits.particle_id.tolist() == [0, 2]
-    assert first.particles.particle_id.tolist() == [2]
-    assert first.particles.px.isna().all()
-
-
-@pytest.mark.parametrize(
-    ("changed", "words"),
-    [
-        ({"x": [[1.0, 2.0], [float("nan")]]}, r"row 1 \(event 5\), element 0, column 'x'"),
-        ({"y": [[1.0, None], [3.0]]}, r"row 0 \(event 4\), element 1, column 'y'.*missing"),
-        ({"z": [[1.0], [3.0]]}, r"row 0 \(event 4\), column 'z': the list has 1 values"),
-        ({"z": [["1", "2"], ["3"]]}, "schema, column 'z': not a list of float32"),
-        ({"z": [1.0, 2.0]}, "schema, column 'z': not a list of float32 but double"),
-        ({"particle_id": [[2, 3], [1]]}, "element 1, column 'particle_id': 3 is no particle"),
-        ({"event_id": [4, 4]}, "row 1, column 'event_id': 4 comes twice"),
-        ({"event_id": [4, 6]}, "row 1, column 'event_id': event 5 stands where"),
-    ],
-)
-def test_broken_parquet_is_named(tmp_path: Path, changed: dict, words: str) -> None:
-    pq.write_table(hits_table(**changed), tmp_path / "tracker_hits.parquet")
-    pq.write_table(particles_table([[0, 2], [1]]), tmp_path / "particles.parquet")
-    with pytest.raises(InputError, match=words):
-        list(read_colliderml(tmp_path / "tracker_hits.parquet"))
-
-
-def test_parquet_without_a_column_and_torn_parquet_are_refused_at_once(tmp_path: Path) -> None:
-    path = tmp_path / "hits.parquet"
-    pq.write_table(hits_table().drop_columns("z"), path)
-    with pytest.raises(InputError, match="schema, column 'z': the column is missing"):
-        read_colliderml(path)
-    path.write_bytes(path.read_bytes()[:-20])
-    with pytest.raises(InputError, match=r"hits\.parquet.*cut short"):
-        read_colliderml(path)
-
-
-def test_simulation_without_digitisation_has_no_measured_positions(simulated: Path) -> None:
-    (shard,) = (simulated / "tracker_hits").glob("*.parquet")
-    with pytest.raises(InputError, match=r"column 'x'.*positions='true'"):
-        list(read_colliderml(shard))
-
-
-@pytest.mark.parametrize(("number", "hits", "particles"), [(0, 465, 51), (1, 639, 54)])
-def test_real_display_event(number: int, hits: int, particles: int) -> None:
-    event = read_colliderml(shared("colliderml") / f"event_{number}.json.gz")
-    assert isinstance(event, Event)
-    assert (len(event.hits), len(event.particles)) == (hits, particles)
-    assert set(event.hits.particle_id) == set(event.particles.particle_id)
-    assert set(event.particles.q) == {-1, 1}
-
-
-DISPLAY = """{"vertex": [0, 0, 1], "metadata": {"event_id": 3}, "all_tracker_hits": [
-{"HIT_ID": 1, "x": 6, "y": 8, "z": 3, "pT": 5, "pdg_id": 13, "particle_id": 9, "volume_id": 17},
-{"HIT_ID": 2, "x": 3, "y": 4, "z": 2, "pT": 5, "pdg_id": 13, "particle_id": 9, "volume_id": 17}],
-"tracks": [{"particle_id": 9, "hit_ids": [1, 2]}]}"""
-
-
-def test_display_momentum_points_to_the_nearest_hit(tmp_path: Path) -> None:
-    path = tmp_path / "event.json"
-    path.write_text(DISPLAY)
-    event = read_colliderml(path)
-    assert event.particles[["px", "py", "pz", "vz"]].iloc[0].tolist() == [3, 4, 1, 1]
-    assert event.particles.q.tolist() == [-1]
-
-
-@pytest.mark.parametrize(
-    ("old", "new", "words"),
-    [
-        ('"x": 3', '"x": NaN', "all_tracker_hits entry 1, column 'x'"),
-        ('"x": 3, ', "", "entry 1, column 'x': the value is missing"),
-        ('"x": 3', '"x": true', "entry 1, column 'x': True is not a number"),
-        ('"HIT_ID": 2', '"HIT_ID": 1', "entry 1, column 'HIT_ID': this hit stands in"),
-        ('"z": 2, "pT": 5', '"z": 2, "pT": 4', "column 'pT': particle 9 has 2 values"),
-        ("[1, 2]", "[1, 3]", "tracks entry 0, column 'hit_ids': hit 3"),
-        ('"vertex": [0, 0, 1], ', "", "column 'vertex'"),
-        ('"tracks"', "", "line 4, column 1: not JSON"),
-    ],
-)
-def test_broken_display_is_named(tmp_path: Path, old: str, new: str, words: str) -> None:
-    path = tmp_path / "event.json"
-    path.write_text(DISPLAY.replace(old, new))
-    with pytest.raises(InputError, match=words):
-        read_colliderml(path)

@@ -8,14 +8,18 @@ from __future__ import annotations
 
 import gzip
 import io
+import textwrap
 import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+from pyarrow import csv
 
 from sml_kernel.tracking.events import InputError
 
@@ -157,7 +161,7 @@ def _check_header(path: Path, header: list[str], columns: Mapping[str, str]) -> 
     for name in columns:
         if header.count(name) != 1:
             what = "twice" if name in header else "missing"
-            have = ", ".join(header)
+            have = textwrap.shorten(", ".join(header), 200)
             raise misplaced(path, "line 1", name, f"the column is {what}; the header has: {have}")
 
 
@@ -177,20 +181,27 @@ def _check_fields(path: Path, data: bytes, n_fields: int) -> None:
 
 
 def _parse(data: bytes, dtypes: Mapping[str, str]) -> pd.DataFrame | None:
-    """The table, or None if anything in it is not as it should be."""
-    wide = {"f": np.float64, "i": np.int64, "u": np.uint64}
+    """The table, or None if anything in it is not as it should be.
+
+    By Arrow, which is strict: pandas would read ``True`` as 1 and round an identifier's fraction.
+    """
+    wide = {"f": pa.float64(), "i": pa.int64(), "u": pa.uint64()}
+    types = {name: wide[np.dtype(dtype).kind] for name, dtype in dtypes.items()}
     try:
-        frame = pd.read_csv(
-            io.BytesIO(data),
-            usecols=list(dtypes),
-            dtype={name: wide[np.dtype(dtype).kind] for name, dtype in dtypes.items()},
-            quoting=3,
-            skip_blank_lines=False,
+        table = csv.read_csv(
+            pa.BufferReader(data),
+            read_options=csv.ReadOptions(use_threads=False),
+            parse_options=csv.ParseOptions(quote_char=False, ignore_empty_lines=False),
+            convert_options=csv.ConvertOptions(
+                column_types=types, include_columns=list(types), null_values=[]
+            ),
         )
-    except (ValueError, OverflowError):  # pandas' ParserError is a ValueError
+    except pa.ArrowInvalid:
         return None
-    sound = all(fits(frame[name].to_numpy(), dtype) for name, dtype in dtypes.items())
-    return frame[list(dtypes)].astype(dict(dtypes)) if sound else None
+    columns = {name: table[name].to_numpy() for name in types}
+    if not all(fits(columns[name], dtype) for name, dtype in dtypes.items()):
+        return None
+    return pd.DataFrame({name: columns[name].astype(dtype) for name, dtype in dtypes.items()})
 
 
 def _parse_by_value(path: Path, data: bytes, dtypes: Mapping[str, str]) -> pd.DataFrame:
@@ -198,6 +209,7 @@ def _parse_by_value(path: Path, data: bytes, dtypes: Mapping[str, str]) -> pd.Da
         io.BytesIO(data),
         usecols=list(dtypes),
         dtype=str,
+        encoding_errors="replace",
         quoting=3,
         skip_blank_lines=False,
         keep_default_na=False,
@@ -219,17 +231,17 @@ def _number(value: Any, dtype: np.dtype) -> int | float | str:
         return f"{shown} is not a number"
     try:
         number = float(value)
-    except ValueError:
+    except (ValueError, OverflowError):
         return f"{shown} is not a number"
     if dtype.kind == "f":
         with np.errstate(over="ignore"):
             return number if np.isfinite(dtype.type(number)) else f"{shown} is not finite"
-    if not number.is_integer():
-        return f"{shown} is not a whole number"
-    try:
-        whole = int(value)
-    except ValueError:  # "3.0", which is exact in floating point only up to 2⁵³
-        whole = int(number) if abs(number) < 2**53 else 2**64
+    if not np.isfinite(number):
+        return f"{shown} is not finite"
+    if abs(number) > 2**65:
+        return f"{shown} does not fit {dtype.name}"
+    exact = Decimal(value)  # not `number`, which has 53 bits
     limits = np.iinfo(dtype)
-    fits_in = limits.min <= whole <= limits.max
-    return whole if fits_in else f"{shown} does not fit {dtype.name}"
+    if exact % 1 != 0:
+        return f"{shown} is not a whole number"
+    return int(exact) if limits.min <= exact <= limits.max else f"{shown} does not fit {dtype.name}"
