@@ -141,7 +141,7 @@ def facility_breaches(sources: list[Module]) -> list[str]:
             elif isinstance(node, ast.Attribute):
                 text = node.attr
             if any(word in text.lower() for word in FACILITY_WORDS):
-                found.append(f"{module.name}, line {node.lineno}: {text!r}")  # type: ignore[attr-defined]
+                found.append(f"{module.name}, line {node.lineno}: {text!r}")
     return found
 
 
@@ -160,7 +160,7 @@ def slurm_breaches(sources: list[Module]) -> list[str]:
             continue
         for node in ast.walk(ast.parse(module.text)):
             for command in SLURM_COMMANDS & set(_commands(node)):
-                found.append(f"{module.name}, line {node.lineno}: runs {command}")  # type: ignore[attr-defined]
+                found.append(f"{module.name}, line {node.lineno}: runs {command}")
     return found
 
 
