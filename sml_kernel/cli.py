@@ -87,6 +87,9 @@ def _parser() -> argparse.ArgumentParser:
         help="Slurm jobs that a killed notebook left behind",
         description="List the Slurm jobs whose notebook is gone.",
     )
+    jobs.add_argument(
+        "--runs", type=Path, default=Path("runs"), help="where run folders lie (default: runs)"
+    )
     jobs.add_argument("--clean", action="store_true", help="cancel them, and remove their keys")
     jobs.set_defaults(command=_jobs)
     return parser
@@ -108,7 +111,20 @@ def _run(given: argparse.Namespace) -> int:
         return 2
     print(f"{result.status}{': ' if result.error else ''}{result.error}")
     print(f"  notebook  {result.notebook}\n  page      {result.html}\n  records   {result.folder}")
+    for headline in _headlines(result.folder):
+        print(f"  headline  {headline}")
     return result.exit_code
+
+
+def _headlines(folder: Path) -> list[str]:
+    """The text of every record of kind ``headline`` in the run folders below `folder`."""
+    from sml_kernel import records
+
+    found = []
+    for path in sorted(folder.glob("**/run.json")):
+        rows = records.read(path.parent, "headline")
+        found += list(rows["text"]) if "text" in rows else []
+    return found
 
 
 def _doctor(given: argparse.Namespace) -> int:
@@ -127,14 +143,21 @@ def _doctor(given: argparse.Namespace) -> int:
 def _jobs(given: argparse.Namespace) -> int:
     from sml_kernel.workers import leftovers
 
-    found = leftovers.clean() if given.clean else leftovers.find()
-    if not len(found):
-        print("no jobs are left behind")
+    found = leftovers.find(given.runs)
+    for launch in found:
+        jobs = ", ".join(f"{job.job_id} {job.state}" for job in launch.jobs) or "no job, keys only"
+        owner = "left behind" if launch.left else f"notebook {launch.status} on {launch.host}"
+        print(f"{launch.folder}: {jobs} ({owner})")
+    left = [launch for launch in found if launch.left]
+    if not left:
+        print("nothing is left behind")
         return 0
-    print(found)
     if not given.clean:
-        print("sml jobs --clean cancels them")
-    return 0
+        print("sml jobs --clean cancels what is left behind and removes its keys")
+        return 0
+    remain = leftovers.clean(left)
+    print(f"cleaned {len(left) - len(remain)} of {len(left)}")
+    return int(bool(remain))
 
 
 if __name__ == "__main__":

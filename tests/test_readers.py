@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,16 +15,6 @@ from hypothesis import strategies as st
 
 from sml_kernel.tracking import read_trackml
 from sml_kernel.tracking.events import InputError
-
-_BESIDE = Path(__file__).parents[1].parent / "shared" / "data"
-SHARED = Path(os.environ.get("SML_SHARED_DATA", _BESIDE))
-
-
-def shared(name: str) -> Path:
-    if not (SHARED / name).exists():
-        pytest.skip(f"no {SHARED / name}: name the folder of sample data by SML_SHARED_DATA")
-    return SHARED / name
-
 
 # ------------------------------------------------------------------ random events, written as files
 
@@ -254,7 +243,7 @@ def test_events_come_in_order_and_good_ones_before_a_broken_one(tmp_path: Path) 
         next(events)
 
 
-def test_real_trackml_event() -> None:
+def test_real_trackml_event(shared) -> None:
     (event,) = read_trackml(shared("trackml"))
     assert event.name == "event000000001"
     assert len(event.hits) == 5527

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pyarrow as pa
@@ -11,16 +10,6 @@ import pytest
 
 from sml_kernel.tracking import read_colliderml
 from sml_kernel.tracking.events import Event, InputError
-
-_BESIDE = Path(__file__).parents[1].parent / "shared" / "data"
-SHARED = Path(os.environ.get("SML_SHARED_DATA", _BESIDE))
-
-
-def shared(name: str) -> Path:
-    if not (SHARED / name).exists():
-        pytest.skip(f"no {SHARED / name}: name the folder of sample data by SML_SHARED_DATA")
-    return SHARED / name
-
 
 _IDS = pa.list_(pa.uint64())
 
@@ -105,7 +94,7 @@ def test_parquet_without_a_column_and_torn_parquet_are_refused_at_once(tmp_path:
 
 
 @pytest.mark.parametrize(("number", "hits", "particles"), [(0, 465, 51), (1, 639, 54)])
-def test_real_display_event(number: int, hits: int, particles: int) -> None:
+def test_real_display_event(shared, number: int, hits: int, particles: int) -> None:
     event = read_colliderml(shared("colliderml") / f"event_{number}.json.gz")
     assert isinstance(event, Event)
     assert (len(event.hits), len(event.particles)) == (hits, particles)

@@ -53,6 +53,12 @@ class StageScores:
         )
         return table[["stage", "efficiency", "efficiency_error", "fake_rate", "lost"]]
 
+    def headline(self, rule: str = "two-way") -> str:
+        """The network's efficiency and fake rate with the ceiling's, in a line with the cuts."""
+        ceiling = self.ceiling.row(rule)
+        beside = f"; ceiling {ceiling['efficiency']:.4f} / {ceiling['fake_rate']:.4f} ["
+        return self.network.headline(rule).replace(" [", beside, 1)
+
 
 def score_stages(
     events: Sequence[Event],
