@@ -24,8 +24,9 @@ PARAMETERS = (
 
 @pytest.fixture(autouse=True)
 def _own_jupyter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Jupyter's folders are the test's own, with a python3 kernelspec that is a trap."""
+    """Jupyter's folders are the test's own; the python3 kernelspec found first is a trap."""
     monkeypatch.setenv("JUPYTER_DATA_DIR", str(tmp_path / "jupyter"))
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "jupyter"))
     trap = tmp_path / "jupyter" / "kernels" / "python3"
     trap.mkdir(parents=True)
     spec = {"argv": ["/bin/false"], "display_name": "Trap", "language": "python"}

@@ -172,6 +172,8 @@ def run(
     -----
     ``RANK``, ``WORLD_SIZE``, ``LOCAL_RANK`` and ``LOCAL_WORLD_SIZE`` are set in each rank. What a
     rank prints appears on stderr behind ``[rank 0]``, with ``workers`` in the log of the worker.
+    Ranks end with the process that started them, this one or a worker; workers end with their
+    scheduler. Only if that lives in a third process, and this one is killed, do ranks run on.
     """
     gang = start(
         function, ranks, workers=workers, timeout_s=timeout_s, backend=backend, threads=threads

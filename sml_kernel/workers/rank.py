@@ -112,6 +112,7 @@ def main() -> None:
     _die_with(int(sys.argv[1]))
     out = os.fdopen(int(sys.argv[2]), "wb")
     os.set_inheritable(out.fileno(), False)
+    del sys.argv[1:]  # they are not the function's
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     faulthandler.enable()  # a crash in compiled code shows where
     faulthandler.register(
