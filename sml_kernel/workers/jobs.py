@@ -6,6 +6,7 @@ import contextlib
 import functools
 import secrets
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, final
 
@@ -60,6 +61,7 @@ class SlurmWorkers:
             self.watchdog = Watchdog(self.name, self.folder)
             undo.pop_all()
         self.writer = run.writer("workers")
+        self._scaled = 0.0
         self.queue = slurm.Queue(self.name, asked.site.poll_s)
         self.jobset = JobSet(self.cluster, self.name, self._script)
         self.keeper = Keeper(asked, self.jobset, self.queue, self.writer, retries)
@@ -92,15 +94,16 @@ class SlurmWorkers:
             self.jobset.drop(set(held) - set(stay))
             for job in self.jobset.add(self._order(shape) for shape in shapes) if shapes else ():
                 usage.sent(self.writer, self.asked, job)
+        self._scaled = time.monotonic()
         self.keeper.start()
 
     def jobs(self) -> pd.DataFrame:
         """Slurm's own words on each job, also on those that ended a short while ago."""
         held = self.jobset.held()
-        newest = max((job.sent for job in held.values()), default=0.0)
+        newest = max([self._scaled, *(job.sent for job in held.values())])
         names = {job.job_id: name for name, job in held.items()}
         rows = []
-        for job in self.queue.jobs(newer_than=newest):
+        for job in sorted(self.queue.jobs(newer_than=newest), key=lambda job: int(job.job_id)):
             name = names.get(job.job_id)
             row = {key: getattr(job, key) for key in ("job_id", "state", "reason", "nodes")}
             row |= {"name": name or "", "node_list": job.node_list}

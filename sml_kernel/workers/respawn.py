@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 #: Longest wait for the accounting before the queue's own word is taken for the cause.
 ACCOUNTING_S = 15
+#: The same when everything is being closed.
+CLOSING_S = 5
 
 
 @dataclass(frozen=True)
@@ -77,10 +79,14 @@ class Keeper:
             self._thread.start()
 
     def stop(self) -> None:
-        """Replace nothing any more; causes that are still open are recorded with what is known."""
+        """Replace nothing any more; wait a little for causes that are still open."""
         self._stopping.set()
-        if self._thread.is_alive() and threading.current_thread() is not self._thread:
+        if self._thread.is_alive():
             self._thread.join(timeout=2 * slurm.TIMEOUT_S)
+        end = time.monotonic() + CLOSING_S
+        while self._unexplained and time.monotonic() < end:
+            self._explain(CLOSING_S)
+            time.sleep(0.3)
         if self._unexplained:
             self._explain(patience_s=0)
 

@@ -1,0 +1,165 @@
+"""Workers of this machine, and what is decided before anything is sent anywhere."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+import sml_kernel as sml
+from sml_kernel.workers import RequestError, slurm
+from sml_kernel.workers.pinned import own_gpu
+from sml_kernel.workers.request import Shape, request
+
+MINI = sml.site("slurm-mini")
+
+
+def visible():
+    return os.getpid(), os.environ.get("CUDA_VISIBLE_DEVICES")
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({"qos": "debug", "walltime": "02:00:00"}, "debug allows 00:30:00, you asked for 02:00:00"),
+        ({"qos": "shared", "gpus": 3}, "shared allows 2 GPUs a job, you asked for 3"),
+        ({"qos": "debug", "gpus": 24}, "debug allows 5 jobs at a time, you asked for 6"),
+        ({"gpus": 8, "nodes": 1}, "slurm-mini allows 4 GPUs a node, you asked for 8"),
+        ({"gpus": 4, "nodes": 4}, "slurm-mini allows 3 nodes of this type, you asked for 4"),
+        ({"gpus": 3, "nodes": 2}, "3 workers do not divide among 2 nodes"),
+        ({"gpus": 1, "account": "m1234"}, "end in _g, you gave m1234: try m1234_g"),
+        ({"gpus": 1, "cpus": 1}, "gpus or for cpus, not both"),
+        ({"gpus": 0, "cpus": 0}, "both 0"),
+        ({"gpus": -1}, "gpus=-1: ask for 0 or more"),
+        ({"gpus": 1, "node_type": "cpu"}, "cpu has no GPUs, you asked for 1"),
+        ({"node_type": "gpus"}, "no node type 'gpus'; known: gpu, gpu80, cpu"),
+        ({"walltime": "30"}, "'30' is no wall time"),
+    ],
+)
+def test_beyond_the_limits_is_refused_in_plain_words(asked, message):
+    with pytest.raises(ValueError, match=message):
+        request(MINI, **asked)
+
+
+def test_what_is_left_open_gets_the_sites_defaults():
+    asked = request(MINI)
+    assert (asked.gpus, asked.node_type, asked.qos, asked.walltime_s) == (1, "gpu", "debug", 1800)
+    assert request(MINI, cpus=2).node_type == "cpu"
+    assert request(MINI, nodes=2).gpus == 8
+    here = request(sml.site("laptop"), gpus=0)
+    assert 1 <= here.cpus <= 4
+
+
+@pytest.mark.parametrize("workers", range(1, 13))
+def test_jobs_give_exactly_the_workers_asked_for_and_none_is_too_large(workers):
+    shapes = request(MINI, gpus=workers, qos="regular").shapes(workers)
+    assert sum(shape.workers for shape in shapes) == workers
+    assert len(shapes) == -(-workers // 4)
+    assert max(shape.per_node for shape in shapes) <= 4
+
+
+def test_jobs_over_nodes_scale_by_whole_jobs():
+    asked = request(MINI, gpus=4, nodes=2, qos="regular")
+    assert asked.shapes(8) == [Shape(2, 2), Shape(2, 2)]
+    with pytest.raises(
+        RequestError, match="4 GPUs on 2 nodes, you asked for 6: ask for a multiple"
+    ):
+        asked.shapes(6)
+
+
+def test_the_price_is_of_whole_nodes_or_of_shares_times_the_charge():
+    asked = {"gpus": 2, "walltime": "01:00:00"}
+    whole = request(sml.site("perlmutter"), **asked, qos="regular")
+    assert whole.node_hours(Shape(1, 2), 1.0) == 1.0
+    share = request(sml.site("perlmutter"), **asked, qos="shared")
+    assert share.node_hours(Shape(1, 2), 1.0) == 0.5
+    dear = request(sml.site("perlmutter"), **asked, qos="premium", account="m1_g")
+    assert dear.price([Shape(1, 2)]) == (
+        "1 job on 1 gpu node for 01:00:00 in premium: at most 2 node-hours (charge factor 2), "
+        "account m1_g"
+    )
+
+
+def test_a_task_takes_the_gpu_of_its_place_on_the_node():
+    task = {"SLURM_GPUS_ON_NODE": "2", "CUDA_VISIBLE_DEVICES": "2,3", "SLURM_LOCALID": "1"}
+    assert own_gpu(task) == "3"
+    assert own_gpu({"SLURM_LOCALID": "1"}) is None
+    with pytest.raises(RuntimeError, match="no GPU for task 1 of this node: Slurm shows 2"):
+        own_gpu(task | {"CUDA_VISIBLE_DEVICES": "2"})
+
+
+def test_the_queues_words_are_read_with_a_bar_in_the_comment():
+    line = "17|sml-a|PENDING|QOSMaxJobsPerUserLimit|N/A|1||1-00:10:05|m_g|debug|sml-kernel /a|b"
+    job = slurm._queued(line)
+    assert (job.reason, job.expected_start, job.time_left_s) == (
+        "QOSMaxJobsPerUserLimit", None, 87005,
+    )  # fmt: skip
+    assert job.comment == "sml-kernel /a|b"
+    assert slurm._left_s("9:59") == 599
+    assert slurm._left_s("INVALID") is None
+
+
+def test_workers_of_this_machine_are_pinned_scaled_recorded_and_closed(tmp_path, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,7")
+    with sml.launch("laptop", gpus=2, folder=tmp_path / "run") as workers:
+        workers.wait(timeout_s=30)
+        seen = workers.client.run(visible)
+        assert sorted(gpu for _, gpu in seen.values()) == ["5", "7"]
+        table = workers.jobs()
+        assert list(table.state) == ["RUNNING", "RUNNING"]
+        assert {int(one) for one in table.job_id} == {
+            nanny.pid for nanny in workers.cluster.workers.values()
+        }
+        assert set(workers.logs()) == {"0", "1"}
+        assert "2 connected" in repr(workers)
+        assert "RUNNING" in workers._repr_html_()
+        workers.scale(1)
+        assert len(workers.jobs()) == 1
+        with pytest.raises(TimeoutError, match="1 of 2 workers after"):
+            workers.wait(2, timeout_s=0.2)
+        assert workers.client.submit(pow, 2, 5).result(timeout=10) == 32
+    for pid, _ in seen.values():
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+    assert workers.run.status() == "done"
+    assert workers.run.rows("usage").node_hours.tolist() == [0.0]
+    assert "closed" in repr(workers)
+    workers.close()
+
+
+def test_more_gpus_than_this_machine_has_are_refused(monkeypatch, tmp_path):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    with pytest.raises(RequestError, match="laptop has no GPUs, you asked for 1: ask for cpus"):
+        sml.launch("laptop", gpus=1, folder=tmp_path / "run")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    with pytest.raises(RequestError, match="laptop allows 1 GPU, you asked for 2"):
+        sml.launch("laptop", gpus=2, folder=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_error_inside_with_closes_and_is_in_the_record(tmp_path):
+    with (
+        pytest.raises(ZeroDivisionError),
+        sml.launch("laptop", cpus=1, folder=tmp_path / "run") as workers,
+    ):
+        _ = 1 / 0
+    assert workers.run.status() == "failed"
+
+
+def test_without_slurm_the_error_says_what_to_do(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(slurm.SlurmError, match="squeue is not on this machine's PATH"):
+        slurm.queue()
+
+
+def test_importing_workers_is_free():
+    modules = ", ".join(
+        f"sml_kernel.workers.{name}"
+        for name in ("request", "script", "slurm", "watchdog", "leftovers", "pinned")
+    )
+    heavy = ("pandas", "dask", "distributed", "torch")
+    code = f"import sys, {modules}; print([name for name in {heavy} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
