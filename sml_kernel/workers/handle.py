@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import html
 import math
@@ -57,6 +58,8 @@ class Workers:
             self.cluster = self._backend.cluster
             self._backend.scale(asked.workers)
             self.client = Client(self.cluster)
+            # an interpreter that ends in peace closes by itself; one that is killed has a watchdog
+            atexit.register(self._close, "stopped")
             undo.pop_all()
 
     def jobs(self) -> pd.DataFrame:
@@ -133,6 +136,7 @@ class Workers:
         if self._closed:
             return
         self._closed = True
+        atexit.unregister(self._close)
         try:
             self.client.close()
             self._backend.close()

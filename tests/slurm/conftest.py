@@ -33,16 +33,28 @@ def slurm_mini():
             pytest.fail(f"CI=true wants a real Slurm: {reason}")
         pytest.skip(reason)
     yield "slurm-mini"
-    subprocess.run([SCRIPT, "stop"], check=True)
+    if all(job.ended for job in commands.queue()):  # `stop` would end other people's jobs as well
+        subprocess.run([SCRIPT, "stop"], check=True)
+
+
+@pytest.fixture
+def own_jobs(slurm_mini, tmp_path):
+    """The jobs of this test that run or wait: those whose comment names a folder of its own.
+
+    The user has other jobs, of other tests or of a demo: they are nobody's business here.
+    """
+    own = f"sml-kernel {tmp_path}/"
+    return lambda: [
+        job for job in commands.queue() if not job.ended and f"{job.comment}/".startswith(own)
+    ]
 
 
 @pytest.fixture(autouse=True)
-def nothing_left(slurm_mini):
-    """Each test must leave no job behind."""
+def nothing_left(own_jobs):
+    """Each test must leave none of its jobs behind."""
     yield
-    left = [job for job in commands.queue() if not job.ended]
-    for job in left:
-        commands.cancel(ids=(job.job_id,))
+    left = own_jobs()
+    commands.cancel(ids=tuple(job.job_id for job in left))
     assert not left
 
 
@@ -61,8 +73,30 @@ def asked(slurm_mini, tmp_path):
 
 @pytest.fixture
 def small_site(tmp_path):
-    """A user's own site file: the same Slurm, of which a job may have one GPU a node."""
-    text = (Path(commands.__file__).parents[1] / "sites/slurm-mini.toml").read_text()
-    path = tmp_path / "small.toml"
-    path.write_text(text.replace("gpus = 4", "gpus = 1").replace("cores = 64", "cores = 8"))
+    """A user's own site file: nodes of one GPU, of which the same Slurm has three."""
+    return _site(tmp_path / "small.toml", constraint="gpu")
+
+
+@pytest.fixture
+def single_node(tmp_path):
+    """The same of a node that there is once: a second job waits until the first has ended."""
+    return _site(tmp_path / "single.toml", constraint="gpu&hbm80g")
+
+
+def _site(path, constraint):
+    path.write_text(f"""
+        name = "{path.stem}"
+        title = "one GPU and all cores of a node"
+        scheduler = "slurm"
+        default_qos = "regular"
+        interface = "lo"
+        [nodes.gpu]
+        gpus = 1
+        cores = 64
+        threads_per_core = 2
+        memory_gib = 4
+        constraint = "{constraint}"
+        [qos.regular]
+        submitted_jobs = 100
+    """)
     return path
