@@ -3,7 +3,8 @@
 # three nodes of four "a100", one CPU node, accounts m1234 and m1234_g, QOS with limits.
 #
 #   slurm.sh start    install what is missing (Debian 12, as root), configure, start, wait for the nodes
-#   slurm.sh stop     end what start started, by its pid files, and remove its configuration, by
+#   slurm.sh stop     end what start started, by its pid files, with every job in it, whoever
+#                     sent it (squeue shows them), and remove its configuration, by
 #                     which this machine is recognised as a site; accounting and state are kept
 #   slurm.sh wipe     stop, and remove accounting, state and logs
 #   slurm.sh status   exit 0 when the four nodes answer
