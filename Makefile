@@ -39,7 +39,7 @@ $(INSTALLED): constraints.txt pyproject.toml
 	@touch $@
 
 demo: install  ## run the tour notebook here, at most 10 minutes on two cores
-	@$(BIN)/sml run notebooks/00_tour.ipynb --folder runs/demo-$$(date +%Y%m%d-%H%M%S)
+	@$(BIN)/sml run notebooks/00_tour.ipynb -p site=laptop --folder runs/demo-$$(date +%Y%m%d-%H%M%S)
 
 lab: install  ## open JupyterLab on the notebooks, reachable from this machine only
 	@$(BIN)/jupyter lab --ServerApp.ip=127.0.0.1 notebooks

@@ -1,4 +1,4 @@
-"""`01_workers` against the real Slurm, by its parameters alone."""
+"""`01_workers` and `02_train_gnn` against the real Slurm, by their parameters alone."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from pathlib import Path
 import papermill
 import pytest
 
-from sml_kernel import records
+from sml_kernel import batch, records
 
-NOTEBOOK = Path(__file__).parents[2] / "notebooks" / "01_workers.ipynb"
+NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 
 
 @pytest.mark.notebook
 def test_the_same_notebook_runs_on_pinned_workers_in_a_job(slurm_mini, tmp_path):
     slurm = {"site": slurm_mini, "gpus": 2, "cpus": 0, "account": "m1234_g", "qos": "shared"}
     papermill.execute_notebook(
-        NOTEBOOK,
+        NOTEBOOKS / "01_workers.ipynb",
         tmp_path / "out.ipynb",
         parameters={"folder": "run", "decays": 200_000, **slurm},
         cwd=tmp_path,
@@ -36,3 +36,29 @@ def test_the_same_notebook_runs_on_pinned_workers_in_a_job(slurm_mini, tmp_path)
         (used.elapsed_s.to_numpy() * [0.5, 0.25]).sum() / 3600
     )
     assert len(workers.rows("loss")) == 0
+
+
+@pytest.mark.notebook
+def test_a_network_is_trained_by_ranks_on_two_nodes(slurm_mini, tmp_path, monkeypatch):
+    """Two ranks in two one-GPU jobs; Slurm's GPUs are stand-ins, so the ranks compute on cores."""
+    monkeypatch.chdir(tmp_path)
+    slurm = {"site": slurm_mini, "gpus": 2, "account": "m1234_g", "qos": "regular"}
+    small = {"train_events": 8, "validation_events": 2, "test_events": 2, "pileup": 1, "epochs": 2}
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    result = batch.run(
+        NOTEBOOKS / "02_train_gnn.ipynb",
+        {**slurm, **small, "nodes": 2, "hidden": 8, "iterations": 2},
+        folder=tmp_path / "run",
+        timeout_s=600,
+        progress=False,
+    )
+    assert (result.status, result.error) == ("done", "")
+    training = records.Run(result.folder / "results" / "train")
+    assert set(training.rows("step").writer) == {"rank0", "rank1"}
+    (headline,) = records.read(result.folder / "results" / "summary", "headline").itertuples()
+    assert headline.ceiling > 0.9
+    workers = records.Run(result.folder / "results" / "workers")
+    assert workers.status() == "done"
+    assert set(workers.rows("usage").account) == {"m1234_g"}
+    (job,) = workers.rows("job").itertuples()
+    assert job.nodes == 2
