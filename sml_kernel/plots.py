@@ -7,6 +7,7 @@ the network, so figures are there offline and after a reload.
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ BINS = {
     "pt_gev": [1.0, 1.2, 1.5, 2.0, 3.0, 5.0, 10.0, 100.0],
     "eta": list(np.linspace(-2.5, 2.5, 11).round(2)),
 }
+_FRAME = {"frame_width": 340, "frame_height": 240}
 _LABELS = {"pt_gev": "pT / GeV", "eta": "η"}
 
 
@@ -38,23 +40,22 @@ def training(records: pd.DataFrame) -> Any:
     if epochs.empty:
         raise ValueError("no epoch is recorded yet")
     smooth = steps.assign(loss=steps.loss.rolling(20, min_periods=1).median())
-    loss = smooth.hvplot.line(
-        x="step", y="loss", color=_GREY, label="training", ylabel="loss", logy=True
-    )
+    loss = smooth.hvplot.line(x="step", y="loss", color=_GREY, label="training", logy=True)
     ends = epochs.assign(step=steps.groupby("epoch").step.max().reindex(epochs.epoch).to_numpy())
     if "validation_loss" not in ends:
-        return loss.opts(title="Loss")
+        return loss.opts(title="Loss", **_FRAME)
     held_out = ends.hvplot.line(x="step", y="validation_loss", color=_TRUE, label="validation")
-    figures = ends.hvplot.line(
-        x="step",
-        y=["edge_efficiency", "edge_purity", "auc"],
-        ylabel="validation edges at score > 0.5",
-        ylim=(float(min(0.9, ends[["edge_efficiency", "edge_purity"]].min().min())), 1.002),
-        legend="bottom_right",
-        title="What the network keeps",
-    )
     dots = ends.hvplot.scatter(x="step", y="validation_loss", color=_TRUE, size=30)
-    both = (loss * held_out * dots).opts(title="Loss", legend_position="top_right")
+    shown = ["edge_efficiency", "edge_purity", "auc"]
+    figures = ends.rename(columns={name: name.replace("_", " ") for name in shown}).hvplot.line(
+        x="step",
+        y=[name.replace("_", " ") for name in shown],
+        ylabel="validation edges at score > 0.5",
+        legend="bottom_right",
+        color=[_TRUE, _FALSE, _GREY],
+    )
+    both = (loss * held_out * dots).opts(title="Loss", legend_position="top_right", **_FRAME)
+    figures = figures.opts(title="What the network keeps", **_FRAME)
     return (both + figures).opts(hv.opts.Layout(shared_axes=False)).cols(2)
 
 
@@ -70,17 +71,15 @@ def score_distribution(y: np.ndarray, scores: np.ndarray) -> Any:
     """
     hv = _holoviews()
     y, edges = np.asarray(y, bool), np.linspace(0, 1, 51)
-    histograms = [
-        hv.Histogram(
-            (edges, np.maximum(np.histogram(np.asarray(scores)[y == truth], edges)[0], 0.5)),
-            kdims=["score"],
-            vdims=["segments"],
-            label=label,
-        ).opts(color=color, alpha=0.55, line_color=color)
-        for truth, label, color in ((True, "true", _TRUE), (False, "false", _FALSE))
-    ]
-    style = {"logy": True, "width": 440, "height": 320, "title": "Scores of candidate segments"}
-    return hv.Overlay(histograms).opts(legend_position="top", **style)
+    curves = []
+    for truth, label, color in ((True, "true", _TRUE), (False, "false", _FALSE)):
+        counts = np.histogram(np.asarray(scores)[y == truth], edges)[0]
+        table = (edges[:-1] + edges[1:]) / 2, np.maximum(counts, 0.5)  # log 0 is no height
+        curve = hv.Curve(table, kdims=["score"], vdims=["segments"], label=label)
+        curves.append(curve.opts(color=color, interpolation="steps-mid", line_width=2))
+    return hv.Overlay(curves).opts(
+        logy=True, legend_position="top", title="Scores of candidate segments", **_FRAME
+    )
 
 
 def efficiency(
@@ -117,11 +116,11 @@ def efficiency(
         xlabel=_LABELS[against],
         ylabel=f"{rule} efficiency",
         logx=against == "pt_gev",
-        ylim=(min(0.7, lowest - 0.02), 1.02),
+        xticks=[1, 2, 5, 10, 20, 50] if against == "pt_gev" else 6,
+        ylim=(min(0.9, lowest - 0.02), 1.005),
         legend_position="bottom_right",
         title=f"Efficiency against {_LABELS[against].split(' /')[0]}",
-        width=440,
-        height=320,
+        **_FRAME,
     )
 
 
@@ -158,8 +157,8 @@ def event(event: Event, tracks: np.ndarray, *, min_hits: int = 4) -> Any:
                 title=f"{event.name}: {drawn.track.nunique()} tracks, {title}",
                 xlabel=f"{x} / mm",
                 ylabel=f"{y} / mm",
-                width=420 if x == "x" else 640,
-                height=420,
+                frame_width=340 if x == "x" else 460,
+                frame_height=340,
             )
         )
     return hv.Layout(views).opts(shared_axes=False).cols(2)
@@ -175,9 +174,7 @@ def stages(table: pd.DataFrame) -> Any:
         xlabel="",
         ylim=(max(0.0, float(table.efficiency.min()) - 0.1), 1.0),
         title="Where particles are lost",
-        width=440,
-        height=220,
-    )
+    ).opts(**_FRAME)
 
 
 def _binned(particles: pd.DataFrame, against: str, rule: str) -> pd.DataFrame:
@@ -212,11 +209,31 @@ def _with_errors(points: pd.DataFrame, against: str, label: str, color: str, siz
 
 
 def _holoviews() -> Any:
-    """HoloViews with its JavaScript inline: hvplot's own import would load it from a CDN."""
+    """HoloViews with its JavaScript inline: hvplot's own import would load it from a CDN.
+
+    It goes into the output of the cell that draws first, once (3 MB), and again when that very
+    cell is run anew, as the notebook would else be saved without.
+    """
     import holoviews as hv
     from holoviews.ipython import notebook_extension
 
-    notebook_extension.inline = True
-    import hvplot.pandas  # noqa: F401  registers .hvplot on tables
+    cell = _this_cell()
+    if not _script_cell or (cell and cell in _script_cell):
+        notebook_extension.inline = True
+        sys.modules.pop("hvplot.pandas", None)
+        import hvplot.pandas  # noqa: F401  registers .hvplot on tables, publishes the script
 
+        _script_cell[:] = [cell]
     return hv
+
+
+_script_cell: list[str | None] = []  # empty, or the cell that the JavaScript went to
+
+
+def _this_cell() -> str | None:
+    """Id of the notebook cell that is being run, where the front end tells it."""
+    from IPython import get_ipython
+
+    shell = get_ipython()
+    parent = shell.get_parent() if hasattr(shell, "get_parent") else {}
+    return (parent or {}).get("metadata", {}).get("cellId")

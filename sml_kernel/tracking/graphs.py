@@ -50,6 +50,7 @@ class Cuts:
 
 
 _CUT_ON = ("dphi", "curvature", "z0", "deta")
+_OF_VERTEX = ("z0", "deta")
 
 
 def learn_cuts(
@@ -58,6 +59,7 @@ def learn_cuts(
     min_pt_gev: float = 0.9,
     quantile: float = 0.9999,
     margin: float = 1.1,
+    vertex_margin: float = 1.5,
     min_segments: int = 2,
 ) -> Cuts:
     """Learn layer pairs and windows from the true segments of training events.
@@ -71,8 +73,11 @@ def learn_cuts(
     quantile
         Central part of the true segments of a pair that its windows hold.
     margin
-        Windows are widened by this factor about their middle, as rare pairs show too little of
-        their width.
+        Windows of Δφ and curvature are widened by this factor about their middle, as rare pairs
+        show too little of their width.
+    vertex_margin
+        The same of z0 and Δη, which lie where the collisions lie: all tracks of an event share
+        its vertex, so that training events show fewer independent values than tracks.
     min_segments
         Pairs crossed by fewer true segments than this are left out.
 
@@ -107,7 +112,8 @@ def learn_cuts(
             groups[name].quantile((1 - quantile) / 2),
             groups[name].quantile((1 + quantile) / 2),
         )
-        middle, half = (low + high) / 2, (high - low) / 2 * margin
+        widen = vertex_margin if name in _OF_VERTEX else margin
+        middle, half = (low + high) / 2, (high - low) / 2 * widen
         table[f"low_{name}"], table[f"high_{name}"] = middle - half, middle + half
     table = table[table.segments >= min_segments].reset_index()
     return Cuts(table, min_pt_gev)
