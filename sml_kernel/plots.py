@@ -154,7 +154,7 @@ def event(event: Event, tracks: np.ndarray, *, min_hits: int = 4) -> Any:
         )
         views.append(
             (points * lines).opts(
-                title=f"{event.name}: {drawn.track.nunique()} tracks, {title}",
+                title=f"{drawn.track.nunique()} tracks, {title}",
                 xlabel=f"{x} / mm",
                 ylabel=f"{y} / mm",
                 frame_width=340 if x == "x" else 460,
@@ -165,16 +165,24 @@ def event(event: Event, tracks: np.ndarray, *, min_hits: int = 4) -> Any:
 
 
 def stages(table: pd.DataFrame) -> Any:
-    """Efficiency after each stage, from `sml_kernel.tracking.score_stages`."""
-    _holoviews()
-    return table.hvplot.barh(
-        x="stage",
-        y="efficiency",
-        color=_TRUE,
-        xlabel="",
-        ylim=(max(0.0, float(table.efficiency.min()) - 0.1), 1.0),
+    """Share of particles missed after each stage, with binomial errors.
+
+    Parameters
+    ----------
+    table
+        From `sml_kernel.tracking.stages.StageScores.table`.
+    """
+    hv = _holoviews()
+    missed = table.assign(missed=100 * (1 - table.efficiency), error=100 * table.efficiency_error)
+    bars = missed.hvplot.bar(x="stage", y="missed", color=_TRUE, ylabel="particles missed / %")
+    errors = hv.ErrorBars(missed, kdims=["stage"], vdims=["missed", "error"])
+    highest = float((missed.missed + missed.error).max())
+    return (bars * errors).opts(
         title="Where particles are lost",
-    ).opts(**_FRAME)
+        xlabel="after the stage",
+        ylim=(0, 1.1 * highest),
+        **_FRAME,
+    )
 
 
 def _binned(particles: pd.DataFrame, against: str, rule: str) -> pd.DataFrame:

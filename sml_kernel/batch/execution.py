@@ -224,6 +224,8 @@ def _without_widgets(notebook: Any) -> Any:
     for cell in page.cells:
         for output in cell.get("outputs", ()):
             output.get("data", {}).pop(_WIDGET, None)
+        if "outputs" in cell:  # an output of nothing but a widget has nothing left to show
+            cell.outputs = [output for output in cell.outputs if output.get("data", True)]
     return page
 
 

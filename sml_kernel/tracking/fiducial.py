@@ -32,6 +32,9 @@ class Fiducial:
     min_track_pt_gev, max_track_abs_eta
         Momentum (`track_parameters`) of the tracks that enter the fake rate; efficiency is not
         touched by it.
+    rule
+        The matching rule of its headline: ``"atlas"``, ``"one-way"`` or ``"two-way"`` (see
+        `sml_kernel.tracking.metrics`; all three are always worked out).
     """
 
     min_pt_gev: float = 1.0
@@ -45,6 +48,7 @@ class Fiducial:
     min_track_layers: int = 1
     min_track_pt_gev: float = 0.0
     max_track_abs_eta: float = float("inf")
+    rule: str = "two-way"
 
     @classmethod
     def preset(cls, name: str) -> Fiducial:
@@ -72,12 +76,12 @@ class Fiducial:
 
     def __str__(self) -> str:
         kind = "primaries" if self.primary else "particles"
+        near = "" if np.isinf(self.max_radius_mm) else f"made within {self.max_radius_mm:g} mm, "
         return (
             f"{kind} of pT ≥ {self.min_pt_gev:g} GeV, |η| ≤ {self.max_abs_eta:g}, "
-            f"≥ {self.min_hits} hits on ≥ {self.min_layers} layers, "
-            f"production radius ≤ {self.max_radius_mm:g} mm, "
-            f"electrons {'in' if self.electrons else 'out'}; tracks of ≥ {self.min_track_hits} "
-            f"hits on ≥ {self.min_track_layers} layers, those in the fake rate of fitted "
+            f"≥ {self.min_hits} hits on ≥ {self.min_layers} distinct layers, "
+            f"{near}electrons {'in' if self.electrons else 'out'}; tracks of "
+            f"≥ {self.min_track_hits} hits on ≥ {self.min_track_layers} layers, those in the fake rate of fitted "
             f"pT ≥ {self.min_track_pt_gev:g} GeV, |η| ≤ {self.max_track_abs_eta:g}"
         )
 
@@ -85,7 +89,7 @@ class Fiducial:
 #: ``acorn-ctd2023``: the selection of acorn's ITk figures (with the rule ``atlas``).
 #: ``central``: what the tour shows; tracks enter the fake rate as particles enter the efficiency.
 PRESETS = {
-    "acorn-ctd2023": Fiducial(electrons=False, max_radius_mm=260.0, min_track_hits=5),
+    "acorn-ctd2023": Fiducial(electrons=False, max_radius_mm=260.0, min_track_hits=5, rule="atlas"),
     "central": Fiducial(
         max_abs_eta=2.5,
         min_hits=4,

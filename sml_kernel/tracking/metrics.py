@@ -55,26 +55,33 @@ class TrackScores:
     particles: pd.DataFrame
     trackml: float
 
-    def row(self, rule: str = "two-way") -> dict[str, float]:
-        """The figures of one rule; an unknown one raises and lists the known."""
+    def row(self, rule: str | None = None) -> dict[str, float]:
+        """The figures of one rule, by default the fiducial's; an unknown one raises."""
+        rule = rule or self.fiducial.rule
         if rule not in RULES:
             raise ValueError(f"unknown rule {rule!r}; known: {', '.join(RULES)}")
         return self.table.set_index("rule").loc[rule].to_dict()
 
-    def record(self, rule: str = "two-way") -> dict[str, object]:
+    def record(self, rule: str | None = None) -> dict[str, object]:
         """The figures of one rule with the cuts, as a record holds them."""
-        fiducial = {
-            name: value if np.isfinite(value) else None
+        fiducial = {  # JSON has no infinity: null is no limit
+            name: None if value == float("inf") else value
             for name, value in asdict(self.fiducial).items()
         }
-        return {"rule": rule, **self.row(rule), "trackml": self.trackml, "fiducial": fiducial}
+        return {
+            "rule": rule or self.fiducial.rule,
+            **self.row(rule),
+            "trackml": self.trackml,
+            "fiducial": fiducial,
+        }
 
-    def headline(self, rule: str = "two-way") -> str:
-        """Efficiency and fake rate of one rule in a line, with the cuts."""
-        row = self.row(rule)
+    def headline(self, rule: str | None = None) -> str:
+        """Efficiency, fake rate and duplicates of one rule in a line, with the cuts."""
+        row, rule = self.row(rule), rule or self.fiducial.rule
         return (
             f"{rule} efficiency {row['efficiency']:.4f} ± {row['efficiency_error']:.4f}, "
-            f"fake rate {row['fake_rate']:.4f} ± {row['fake_rate_error']:.4f} [{self.fiducial}]"
+            f"fake rate {row['fake_rate']:.4f} ± {row['fake_rate_error']:.4f}, "
+            f"duplicate rate {row['duplicate_rate']:.4f} [{self.fiducial}]"
         )
 
     def __str__(self) -> str:

@@ -34,14 +34,17 @@ class StageScores:
     ceiling: TrackScores
     network: TrackScores
 
-    def table(self, rule: str = "two-way") -> pd.DataFrame:
+    def table(self, rule: str | None = None) -> pd.DataFrame:
         """A row a stage: ``stage``, ``efficiency``, ``efficiency_error``, ``fake_rate``, ``lost``.
+
+        The stages are ``graph`` (all true candidates joined), ``ceiling`` (the track builder on
+        true scores) and ``network``.
 
         ``lost`` counts the particles that this stage lost or, below zero, won back.
         """
         named = {
-            "candidate segments": self.segments,
-            "track builder on true scores": self.ceiling,
+            "graph": self.segments,
+            "ceiling": self.ceiling,
             "network": self.network,
         }
         rows = [{"stage": stage, **scores.row(rule)} for stage, scores in named.items()]
@@ -53,7 +56,7 @@ class StageScores:
         )
         return table[["stage", "efficiency", "efficiency_error", "fake_rate", "lost"]]
 
-    def headline(self, rule: str = "two-way") -> str:
+    def headline(self, rule: str | None = None) -> str:
         """The network's efficiency and fake rate with the ceiling's, in a line with the cuts."""
         ceiling = self.ceiling.row(rule)
         beside = f"; ceiling {ceiling['efficiency']:.4f} / {ceiling['fake_rate']:.4f} ["
