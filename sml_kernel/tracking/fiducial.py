@@ -81,8 +81,8 @@ class Fiducial:
             f"{kind} of pT ≥ {self.min_pt_gev:g} GeV, |η| ≤ {self.max_abs_eta:g}, "
             f"≥ {self.min_hits} hits on ≥ {self.min_layers} distinct layers, "
             f"{near}electrons {'in' if self.electrons else 'out'}; tracks of "
-            f"≥ {self.min_track_hits} hits on ≥ {self.min_track_layers} layers, those in the fake rate of fitted "
-            f"pT ≥ {self.min_track_pt_gev:g} GeV, |η| ≤ {self.max_track_abs_eta:g}"
+            f"≥ {self.min_track_hits} hits on ≥ {self.min_track_layers} layers, "
+            f"those in the fake rate of fitted pT ≥ {self.min_track_pt_gev:g} GeV, |η| ≤ {self.max_track_abs_eta:g}"
         )
 
 
