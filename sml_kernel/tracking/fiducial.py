@@ -79,10 +79,10 @@ class Fiducial:
         near = "" if np.isinf(self.max_radius_mm) else f"made within {self.max_radius_mm:g} mm, "
         return (
             f"{kind} of pT ≥ {self.min_pt_gev:g} GeV, |η| ≤ {self.max_abs_eta:g}, "
-            f"≥ {self.min_hits} hits on ≥ {self.min_layers} distinct layers, "
-            f"{near}electrons {'in' if self.electrons else 'out'}; tracks of "
-            f"≥ {self.min_track_hits} hits on ≥ {self.min_track_layers} layers, "
-            f"those in the fake rate of fitted pT ≥ {self.min_track_pt_gev:g} GeV, |η| ≤ {self.max_track_abs_eta:g}"
+            f"≥ {self.min_hits} hits on ≥ {self.min_layers} distinct layers, {near}"
+            f"electrons {'in' if self.electrons else 'out'}; tracks of "
+            f"≥ {self.min_track_hits} hits on ≥ {self.min_track_layers} layers, those in the fake "
+            f"rate of fitted pT ≥ {self.min_track_pt_gev:g} GeV, |η| ≤ {self.max_track_abs_eta:g}"
         )
 
 
