@@ -163,3 +163,27 @@ def test_importing_workers_is_free():
     code = f"import sys, {modules}; print([name for name in {heavy} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+IMPORTED = """
+import signal, threading
+before = signal.getsignal(signal.SIGINT)
+from sml_kernel.workers import jobqueue
+assert signal.getsignal(signal.SIGINT) is before
+"""
+IN_A_THREAD = """
+import threading
+failed = []
+threading.excepthook = failed.append
+def load():
+    from sml_kernel.workers import jobset
+thread = threading.Thread(target=load)
+thread.start()
+thread.join()
+assert not failed, failed
+"""
+
+
+@pytest.mark.parametrize("code", [IMPORTED, IN_A_THREAD])
+def test_dask_jobqueue_leaves_ctrl_c_alone_and_loads_in_a_thread(code):
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -30,8 +30,7 @@ class SlurmWorkers:
     """The Slurm side of a launch. Made whole or not at all: what fails half-way leaves nothing."""
 
     def __init__(self, asked: Request, run: Run, *, retries: int, encrypt: bool) -> None:
-        from dask_jobqueue import SLURMCluster
-
+        from sml_kernel.workers.jobqueue import SLURMCluster
         from sml_kernel.workers.jobset import JobSet, Order, WorkerJob
         from sml_kernel.workers.respawn import Keeper
 

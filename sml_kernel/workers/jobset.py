@@ -10,15 +10,15 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, final
 
-from dask_jobqueue.slurm import SLURMJob
 from distributed.core import Status
 from distributed.deploy.spec import ProcessInterface
 
 from sml_kernel.workers import slurm
+from sml_kernel.workers.jobqueue import SLURMJob
 from sml_kernel.workers.request import Shape
 
 if TYPE_CHECKING:
-    from dask_jobqueue import SLURMCluster
+    from sml_kernel.workers.jobqueue import SLURMCluster
 
 #: Scheduler address and worker name to the text of a job.
 Write = Callable[[Shape, str, str], str]

@@ -15,7 +15,7 @@ NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 def test_the_tour_finds_tracks_and_records_how_well(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    small = {"train_events": 16, "test_events": 4, "pileup": 2, "epochs": 6, "hidden": 16}
+    small = {"train_events": 16, "test_events": 4, "pileup": 2, "epochs": 10, "hidden": 16}
     result = batch.run(
         NOTEBOOKS / "00_tour.ipynb",
         {"site": "laptop", **small},
@@ -28,7 +28,7 @@ def test_the_tour_finds_tracks_and_records_how_well(tmp_path: Path, monkeypatch)
     assert training.status() == "done"
     assert training.provenance()["parameters"]["ranks"] == 2
     epochs = training.rows("epoch")
-    assert len(epochs) == 6
+    assert len(epochs) == 10
     assert epochs.validation_loss.iloc[-1] < 0.8 * epochs.validation_loss.iloc[0]
     assert set(training.rows("step").writer) == {"rank0", "rank1"}
 
