@@ -52,6 +52,7 @@ def training(records: pd.DataFrame) -> Any:
         y=[name.replace("_", " ") for name in shown],
         ylabel="validation edges at score > 0.5",
         legend="bottom_right",
+        ylim=_with_room_below(float(ends[shown].min().min())),
         color=[_TRUE, _FALSE, _GREY],
     )
     both = (loss * held_out * dots).opts(title="Loss", legend_position="top_right", **_FRAME)
@@ -78,7 +79,7 @@ def score_distribution(y: np.ndarray, scores: np.ndarray) -> Any:
         curve = hv.Curve(table, kdims=["score"], vdims=["segments"], label=label)
         curves.append(curve.opts(color=color, interpolation="steps-mid", line_width=2))
     return hv.Overlay(curves).opts(
-        logy=True, legend_position="top", title="Scores of candidate segments", **_FRAME
+        logy=True, legend_position="top_left", title="Scores of candidate segments", **_FRAME
     )
 
 
@@ -117,8 +118,8 @@ def efficiency(
         ylabel=f"{rule} efficiency",
         logx=against == "pt_gev",
         xticks=[1, 2, 5, 10, 20, 50] if against == "pt_gev" else 6,
-        ylim=(min(0.9, lowest - 0.02), 1.005),
-        legend_position="bottom_right",
+        ylim=_with_room_below(lowest),
+        legend_position="bottom_left",
         title=f"Efficiency against {_LABELS[against].split(' /')[0]}",
         **_FRAME,
     )
@@ -183,6 +184,12 @@ def stages(table: pd.DataFrame) -> Any:
         ylim=(0, 1.1 * highest),
         **_FRAME,
     )
+
+
+def _with_room_below(lowest: float) -> tuple[float, float]:
+    """Limits for shares up to 1 that leave the lower third to a legend."""
+    lowest = min(lowest, 0.97)
+    return lowest - 0.5 * (1 - lowest), 1.0 + 0.05 * (1 - lowest)
 
 
 def _binned(particles: pd.DataFrame, against: str, rule: str) -> pd.DataFrame:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import signal
 
 _signal = signal.signal
-signal.signal = lambda *_: None  # type: ignore[assignment, misc]
+signal.signal = lambda *_: None
 try:
     from dask_jobqueue import SLURMCluster
     from dask_jobqueue.slurm import SLURMJob
