@@ -141,9 +141,13 @@ def _doctor(given: argparse.Namespace) -> int:
 
 
 def _jobs(given: argparse.Namespace) -> int:
-    from sml_kernel.workers import leftovers
+    from sml_kernel.workers import SlurmError, leftovers
 
-    found = leftovers.find(given.runs)
+    try:
+        found = leftovers.find(given.runs)
+    except SlurmError as error:
+        print(f"sml jobs: {error}", file=sys.stderr)
+        return 1
     for launch in found:
         jobs = ", ".join(f"{job.job_id} {job.state}" for job in launch.jobs) or "no job, keys only"
         owner = "left behind" if launch.left else f"notebook {launch.status} on {launch.host}"
