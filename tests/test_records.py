@@ -135,7 +135,7 @@ def test_a_used_folder_is_refused(run: records.Run) -> None:
         records.start(run.folder, kind="test", parameters={})
     with pytest.raises(records.RecordError, match="not a run folder"):
         records.read(run.folder / "rows")
-    with pytest.raises(records.RecordError, match="known: running, done"):
+    with pytest.raises(records.RecordError, match="known: done, failed"):
         run.finish("finished")
     (run.folder / "run.json").write_text('{"kind": ')
     with pytest.raises(records.RecordError, match=r"run\.json, line 1"):
@@ -164,3 +164,68 @@ def test_hash_is_of_names_and_contents(tmp_path: Path) -> None:
 
 def test_run_json_is_plain_json(run: records.Run) -> None:
     assert json.loads((run.folder / "run.json").read_text())["status"] == "running"
+
+
+def test_rows_hold_only_what_json_can_and_keep_their_own_fields(run: records.Run) -> None:
+    with run.writer() as writer:
+        writer.append("row", parts=[1.0, math.nan], table={"a": np.array([math.inf, 2.0])})
+        for values in ({"time": 1.0}, {"writer": "me"}, {"thing": object()}):
+            with pytest.raises(records.RecordError):
+                writer.append("row", **values)
+    (row,) = run.rows().itertuples()
+    assert row.parts == [1.0, None]
+    assert row.table == {"a": [None, 2.0]}
+
+
+def test_impossible_parameters_leave_no_folder(tmp_path: Path) -> None:
+    with pytest.raises(records.RecordError, match="cannot hold"):
+        records.start(tmp_path / "run", kind="test", parameters={"a": object()})
+    assert not (tmp_path / "run").exists()
+    (tmp_path / "file").touch()
+    with pytest.raises(records.RecordError, match="is a file"):
+        records.start(tmp_path / "file", kind="test", parameters={})
+    run = records.start(tmp_path / "run", kind="test", parameters={"a": math.nan})
+    assert run.provenance()["parameters"] == {"a": None}
+
+
+@pytest.mark.parametrize("damage", [b"5\n", b"\xff\n", b"{}\n"])
+def test_foreign_lines_are_damage(run: records.Run, damage: bytes) -> None:
+    with run.writer() as writer:
+        writer.append("row")
+    writer.path.write_bytes(writer.path.read_bytes() + damage)
+    with pytest.raises(records.RecordError, match="line 2: damaged row"):
+        run.rows()
+
+
+def test_a_tail_gives_each_row_once_and_no_torn_one(run: records.Run) -> None:
+    tail = run.tail("main")
+    assert tail.new() == []
+    with run.writer() as writer, run.writer("other") as other:
+        writer.append("row", k=1)
+        other.append("row", k=100)
+        assert [row["k"] for row in tail.new()] == [1]
+        assert tail.new() == []
+        with writer.path.open("ab") as stream:
+            stream.write(b'{"kind": "row", "time": 1.0, "writer"')
+        assert tail.new() == []
+        with writer.path.open("ab") as stream:
+            stream.write(b': "main", "k": 2}\n')
+        writer.append("row", k=3)
+        assert sorted(row["k"] for row in tail.new()) == [2, 3]
+
+
+NOTE = """
+import sys
+from sml_kernel import records
+for k in range(40):
+    records.Run(sys.argv[1]).note(**{f"{sys.argv[2]}_{k}": k})
+"""
+
+
+def test_notes_of_many_processes_are_all_kept(run: records.Run) -> None:
+    names = ("a", "b", "c")
+    command = [sys.executable, "-c", NOTE, str(run.folder)]
+    writers = [subprocess.Popen([*command, name]) for name in names]
+    assert [writer.wait() for writer in writers] == [0, 0, 0]
+    found = run.provenance()
+    assert all(found[f"{name}_{k}"] == k for name in names for k in range(40))
