@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
 from pathlib import Path
 
@@ -75,6 +76,18 @@ def test_leaving_the_loop_ends_the_training(graphs, tmp_path: Path) -> None:
     assert not [p for p in psutil.Process().children(recursive=True) if _is_rank(p)]
 
 
+def test_an_interrupt_in_the_loop_ends_the_training(graphs, tmp_path: Path) -> None:
+    run = train(graphs, epochs=5000, ranks=2, folder=tmp_path / "run", **SMALL)
+    rows = iter(run)
+    next(rows)
+    threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGINT)).start()
+    with pytest.raises(KeyboardInterrupt):
+        for _ in rows:
+            pass
+    assert run.run.status() == "stopped"
+    assert not [p for p in psutil.Process().children(recursive=True) if _is_rank(p)]
+
+
 def test_a_killed_rank_ends_the_training_with_its_name(graphs, tmp_path: Path) -> None:
     run = train(graphs, epochs=500, ranks=2, folder=tmp_path / "run", **SMALL)
     rows = iter(run)
@@ -95,6 +108,9 @@ def test_impossible_requests_start_nothing(graphs, tmp_path: Path) -> None:
         train([], folder=tmp_path / "run")
     with pytest.raises(ValueError, match="each of the 3 ranks"):
         train(graphs, batch=2, ranks=3, folder=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    with pytest.raises(ValueError, match="hidden"):
+        train(graphs, hidden=0, folder=tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 

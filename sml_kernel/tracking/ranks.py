@@ -126,26 +126,23 @@ def validate(
     if not len(graphs):
         return {}
     model.eval()
-    sums = torch.zeros(2, dtype=torch.float64)
-    histogram = torch.zeros(2, _BINS, dtype=torch.float64)
+    # on the device: nccl adds up nothing else
+    sums = torch.zeros(2, dtype=torch.float64, device=device)
+    histogram = torch.zeros(2, _BINS, dtype=torch.float64, device=device)
     with torch.no_grad():
         for number in range(rank, len(graphs), ranks):
             graph = graphs[number].to(device)
             logits = model(graph.x, graph.edge_index, graph.edge_attr)
-            sums += (
-                torch.stack([edge_loss(logits, graph.y, graph.weight), graph.weight.sum()])
-                .double()
-                .cpu()
-            )
-            scores = torch.sigmoid(logits).cpu()
+            loss = edge_loss(logits, graph.y, graph.weight)
+            sums += torch.stack([loss, graph.weight.sum()]).double()
+            scores = torch.sigmoid(logits).float()
             for truth in (0, 1):
-                chosen = scores[graph.y.cpu() == truth]
-                histogram[truth] += torch.histc(chosen, _BINS, 0, 1)
+                histogram[truth] += torch.histc(scores[graph.y == truth], _BINS, 0, 1)
     model.train()
     if ranks > 1:
         dist.all_reduce(sums)
         dist.all_reduce(histogram)
-    return {"validation_loss": float(sums[0] / sums[1]), **_edge_figures(histogram)}
+    return {"validation_loss": float(sums[0] / sums[1]), **_edge_figures(histogram.cpu())}
 
 
 def _edge_figures(histogram: Tensor) -> dict[str, float]:

@@ -11,7 +11,6 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -90,6 +89,8 @@ def train(
         )
     if model is None:
         model = _new_model(graphs[0], hidden, iterations, seed)
+    if hasattr(workers, "wait"):  # a gang is all or none: jobs may still be in the queue
+        workers.wait(ranks)
     settings = rank_side.Settings(epochs, batch, learning_rate, seed)
     run = records.start(
         folder,
@@ -97,14 +98,17 @@ def train(
         parameters={**model.settings, **settings.as_dict(), "ranks": ranks},
         seed=seed,
     )
-    run.note(data_hash=write_graphs(graphs, run.folder / "graphs" / "train").hash())
-    write_graphs(validation, run.folder / "graphs" / "validation")
-    (run.folder / "checkpoints").mkdir()
-    model.save(run.folder / "checkpoints" / rank_side.INITIAL)
-    function = partial(rank_side.train_rank, folder=run.folder.absolute(), settings=settings)
-    return TrainingRun(
-        run, gang.start(function, ranks, workers=workers, timeout_s=timeout_s, threads=threads)
-    )
+    try:
+        run.note(data_hash=write_graphs(graphs, run.folder / "graphs" / "train").hash())
+        write_graphs(validation, run.folder / "graphs" / "validation")
+        (run.folder / "checkpoints").mkdir()
+        model.save(run.folder / "checkpoints" / rank_side.INITIAL)
+        function = partial(rank_side.train_rank, folder=run.folder.absolute(), settings=settings)
+        started = gang.start(function, ranks, workers=workers, timeout_s=timeout_s, threads=threads)
+    except BaseException as error:
+        run.finish("failed", error=repr(error))
+        raise
+    return TrainingRun(run, started)
 
 
 class TrainingRun:
@@ -122,30 +126,43 @@ class TrainingRun:
 
     def __init__(self, run: records.Run, ranks: gang.Gang) -> None:
         self.run, self.folder, self._gang = run, run.folder, ranks
+        self._stopped = False
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         try:
             yield from self._tail()
-        except GeneratorExit:
+        except BaseException:  # the caller left the loop, or was interrupted in it
             self.stop()
             raise
         self.wait()
 
     def wait(self) -> TrainingRun:
-        """Wait until it is done. Raises `gang.GangError` if a rank failed."""
-        if self.run.provenance()["status"] != "stopped":
-            try:
-                self._agree(self._gang.wait())
-            except BaseException as error:
-                self.run.finish("failed", error=str(error))
-                raise
+        """Wait until it is done; interrupted, it ends the training.
+
+        Raises
+        ------
+        GangError
+            A rank failed; all were ended.
+        """
+        if self._stopped:
+            return self
+        try:
+            self._agree(self._gang.wait())
+        except Exception as error:
+            self.run.finish("failed", error=str(error))
+            raise
+        except BaseException:
+            self.stop()
+            raise
         return self
 
     def stop(self) -> None:
         """End the training now; what was checkpointed stays."""
         if self._gang.running():
             self._gang.stop()
-            self.run.finish("stopped")
+            self._stopped = True
+            if self.run.provenance()["status"] == "running":
+                self.run.finish("stopped")
 
     @property
     def model(self) -> InteractionGNN:
@@ -163,14 +180,10 @@ class TrainingRun:
 
     def _tail(self) -> Iterator[dict[str, Any]]:
         """Rows of rank 0 as they are written, until its process is gone and all are read."""
-        seen = 0
+        tail = self.run.tail(rank_side.WATCHED)
         while True:
             running = self._gang.running()  # asked before reading, so that no last row is missed
-            rows = self.run.rows()
-            rows = rows[rows.writer == rank_side.WATCHED] if len(rows) else rows
-            for row in rows.iloc[seen:].to_dict("records"):
-                yield {name: value for name, value in row.items() if _given(value)}
-            seen = len(rows)
+            yield from tail.new()
             if not running:
                 return
             time.sleep(_POLL_S)
@@ -180,18 +193,9 @@ class TrainingRun:
             raise RuntimeError(f"ranks ended with different weights: {digests}")
 
 
-def _given(value: Any) -> bool:
-    return not (isinstance(value, float) and value != value)
-
-
 def _new_model(graph: Data, hidden: int, iterations: int, seed: int) -> InteractionGNN:
     import torch
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return InteractionGNN(graph.x.shape[1], graph.edge_attr.shape[1], hidden, iterations)
-
-
-def read_run(folder: str | os.PathLike[str]) -> InteractionGNN:
-    """The network that a training run left in its folder."""
-    return InteractionGNN.load(rank_side.last_checkpoint(Path(folder)))
