@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from torch_geometric.data import Data
 
 METHODS = ("walkthrough", "components")
 _MIN_HITS = 3
+Link = tuple[int, int, float]  # inner hit, outer hit, gain
 
 
 def find_tracks(
@@ -75,6 +77,7 @@ def join_segments(
     """
     if method not in METHODS:
         raise ValueError(f"unknown method {method!r}; known: {', '.join(METHODS)}")
+    check_scores(scores, int(graph.num_edges))
     taken = np.flatnonzero(scores > cut)
     source, target = graph.edge_index.numpy()[:, taken]
     n = int(graph.num_nodes)
@@ -83,6 +86,15 @@ def join_segments(
     if method == "walkthrough":
         component = _split_branching(graph, source, target, scores[taken] - cut, component)
     return _long_enough(component)
+
+
+def check_scores(scores: np.ndarray, n_edges: int) -> None:
+    """Raise ValueError unless there is a finite score for each edge: nan is no low score."""
+    if np.shape(scores) != (n_edges,):
+        raise ValueError(f"{n_edges} edges, but scores of shape {np.shape(scores)}")
+    wrong = np.count_nonzero(~np.isfinite(scores))
+    if wrong:
+        raise ValueError(f"{wrong} of {n_edges} scores are not finite: did the training diverge?")
 
 
 def _split_branching(
@@ -95,69 +107,96 @@ def _split_branching(
     free = component.max(initial=-1) + 1
     layer = graph.layer.numpy()
     depth = np.hypot(graph.x[:, 0].numpy(), graph.x[:, 2].numpy())  # r and z: paths lead outwards
-    edges = defaultdict(list)
-    for k in np.flatnonzero(branching[source]):
-        inner, outer = int(source[k]), int(target[k])
-        if depth[inner] > depth[outer]:
-            inner, outer = outer, inner
-        edges[int(component[inner])].append((inner, outer, float(gain[k])))
-    for links in edges.values():
-        for path in _paths(sorted(links, key=lambda link: depth[link[0]]), layer):
-            label[path] = free
-            free += 1
+    chosen = np.flatnonzero(branching[source])
+    turned = depth[source[chosen]] > depth[target[chosen]]
+    inner = np.where(turned, target[chosen], source[chosen])
+    outer = np.where(turned, source[chosen], target[chosen])
+    order = np.argsort(depth[inner], kind="stable")
+    links = list(
+        zip(inner[order].tolist(), outer[order].tolist(), gain[chosen][order].tolist(), strict=True)
+    )
+    for path in _paths(links, layer):
+        label[path] = free
+        free += 1
     return label
 
 
-def _paths(links: list[tuple[int, int, float]], layer: np.ndarray) -> list[list[int]]:
-    """Disjoint paths through one component, the best first; `links` come in order of depth."""
-    paths = []
-    while links:
-        path = _best_path(links)
-        if len(path) < _MIN_HITS:
-            break
-        used = set(path) | _overlaps(path, links, layer)
-        paths.append(sorted(used))
-        links = [link for link in links if link[0] not in used and link[1] not in used]
-    return paths
+def _paths(links: list[Link], layer: np.ndarray) -> Iterator[list[int]]:
+    """Disjoint paths, the best of each component first; `links` come in order of depth."""
+    pending = _components(links)
+    while pending:
+        links = pending.pop()
+        joined = {(inner, outer) for inner, outer, _ in links}
+        used: set[int] = set()
+        for path in _best_paths(links):
+            if used.intersection(path):
+                break  # it lost hits to a better one: what is left of it must be found anew
+            hits = set(path) | (_overlaps(path, links, joined, layer) - used)
+            used |= hits
+            yield sorted(hits)
+        if used:
+            left = [link for link in links if link[0] not in used and link[1] not in used]
+            pending += _components(left)
 
 
-def _best_path(links: list[tuple[int, int, float]]) -> list[int]:
-    """The path of the highest sum of gains, by dynamic programming over hits in order of depth."""
+def _best_paths(links: list[Link]) -> Iterator[list[int]]:
+    """For each hit that does not lie on a better one, the best path that ends there.
+
+    Best is the highest sum of gains; by dynamic programming over hits in order of depth.
+    """
     best: dict[int, float] = defaultdict(float)
     before: dict[int, int] = {}
     for inner, outer, gain in links:
         if best[inner] + gain > best[outer]:
             best[outer], before[outer] = best[inner] + gain, inner
-    hit = max(best, key=best.__getitem__)
-    path = [hit]
-    while hit in before:
-        hit = before[hit]
-        path.append(hit)
-    return path[::-1]
+    passed: set[int] = set()
+    for hit in sorted(best, key=best.__getitem__, reverse=True):
+        if hit in passed:
+            continue
+        path = [hit]
+        while path[-1] in before:
+            path.append(before[path[-1]])
+        passed.update(path)
+        if len(path) >= _MIN_HITS:
+            yield path[::-1]
 
 
-def _overlaps(path: list[int], links: list[tuple[int, int, float]], layer: np.ndarray) -> set[int]:
+def _overlaps(
+    path: list[int], links: list[Link], joined: set[tuple[int, int]], layer: np.ndarray
+) -> set[int]:
     """Hits beside the path: on a layer of it, and linked to its hits before and behind."""
     place = {hit: k for k, hit in enumerate(path)}
-    around: dict[int, set[int]] = defaultdict(set)
+    around: set[tuple[int, int]] = set()  # (hit, the place on the path that it may share)
     for inner, outer, _ in links:
         if inner in place and outer not in place:
-            around[outer].add(place[inner] + 1)
-        if outer in place and inner not in place:
-            around[inner].add(place[outer] - 1)
-    beside = set()
-    for hit, sides in around.items():
-        for k in sides:
-            if 0 <= k < len(path) and layer[hit] == layer[path[k]] and _both(hit, k, path, links):
-                beside.add(hit)
-    return beside
+            around.add((outer, place[inner] + 1))
+        elif outer in place and inner not in place:
+            around.add((inner, place[outer] - 1))
+    last = len(path) - 1
+    return {
+        hit
+        for hit, k in around
+        if 0 <= k <= last
+        and layer[hit] == layer[path[k]]
+        and (k == 0 or (path[k - 1], hit) in joined)
+        and (k == last or (hit, path[k + 1]) in joined)
+    }
 
 
-def _both(hit: int, k: int, path: list[int], links: list[tuple[int, int, float]]) -> bool:
-    joined = {(inner, outer) for inner, outer, _ in links}
-    before = k == 0 or (path[k - 1], hit) in joined
-    behind = k == len(path) - 1 or (hit, path[k + 1]) in joined
-    return before and behind
+def _components(links: list[Link]) -> list[list[Link]]:
+    """Links of each connected component, in the order they came."""
+    if not links:
+        return []
+    ends = np.array([link[:2] for link in links])
+    hits, index = np.unique(ends, return_inverse=True)
+    index = index.reshape(ends.shape)
+    shape = (len(hits), len(hits))
+    touching = coo_matrix((np.ones(len(links)), (index[:, 0], index[:, 1])), shape=shape)
+    of_hit = connected_components(touching, directed=False)[1]
+    found: dict[int, list[Link]] = defaultdict(list)
+    for component, link in zip(of_hit[index[:, 0]].tolist(), links, strict=True):
+        found[component].append(link)
+    return list(found.values())
 
 
 def _long_enough(component: np.ndarray) -> np.ndarray:
