@@ -14,14 +14,8 @@ import numpy as np
 import pandas as pd
 
 from sml_kernel.tracking.events import Event
-from sml_kernel.tracking.metrics import TrackScores, binomial
 
 _TRUE, _FALSE, _GREY = "#0072B2", "#D55E00", "#9a9a9a"  # told apart by colour-blind readers too
-#: Bin edges of `efficiency`.
-BINS = {
-    "pt_gev": [1.0, 1.2, 1.5, 2.0, 3.0, 5.0, 10.0, 100.0],
-    "eta": list(np.linspace(-2.5, 2.5, 11).round(2)),
-}
 _FRAME = {"frame_width": 340, "frame_height": 240}
 _LABELS = {"pt_gev": "pT / GeV", "eta": "η"}
 
@@ -60,21 +54,19 @@ def training(records: pd.DataFrame) -> Any:
     return (both + figures).opts(hv.opts.Layout(shared_axes=False)).cols(2)
 
 
-def score_distribution(y: np.ndarray, scores: np.ndarray) -> Any:
+def score_distribution(records: pd.DataFrame) -> Any:
     """Scores of true and of false segments, on a logarithmic scale.
 
     Parameters
     ----------
-    y
-        [E] whether an edge is a true segment.
-    scores
-        [E] between 0 and 1.
+    records
+        With a row ``scores`` (`sml_kernel.tracking.append_scores`); the last one is drawn.
     """
     hv = _holoviews()
-    y, edges = np.asarray(y, bool), np.linspace(0, 1, 51)
+    row = _rows(records, "scores").iloc[-1]
+    edges = np.array(row.edges)
     curves = []
-    for truth, label, color in ((True, "true", _TRUE), (False, "false", _FALSE)):
-        counts = np.histogram(np.asarray(scores)[y == truth], edges)[0]
+    for label, counts, color in (("true", row.true, _TRUE), ("false", row.false, _FALSE)):
         table = (edges[:-1] + edges[1:]) / 2, np.maximum(counts, 0.5)  # log 0 is no height
         curve = hv.Curve(table, kdims=["score"], vdims=["segments"], label=label)
         curves.append(curve.opts(color=color, interpolation="steps-mid", line_width=2))
@@ -83,44 +75,31 @@ def score_distribution(y: np.ndarray, scores: np.ndarray) -> Any:
     )
 
 
-def efficiency(
-    scores: TrackScores,
-    against: str = "pt_gev",
-    *,
-    rule: str = "two-way",
-    ceiling: TrackScores | None = None,
-) -> Any:
+def efficiency(records: pd.DataFrame, against: str = "pt_gev") -> Any:
     """Efficiency with binomial errors in bins of pT or η, the ceiling beside it.
 
     Parameters
     ----------
-    scores
-        From `sml_kernel.tracking.score_tracks`.
+    records
+        With rows ``efficiency`` (`sml_kernel.tracking.stages.StageScores.append`).
     against
         ``"pt_gev"`` or ``"eta"``.
-    rule
-        A matching rule of `sml_kernel.tracking.metrics.RULES`.
-    ceiling
-        The same with true segments in place of the network's.
     """
-    if against not in BINS:
-        raise ValueError(f"unknown variable {against!r}; known: {', '.join(BINS)}")
-    points = _binned(scores.particles, against, rule)
-    figure = _with_errors(points, against, "network", _TRUE, 7)
-    if ceiling is not None:
-        ideal = _with_errors(
-            _binned(ceiling.particles, against, rule), against, "ceiling", _GREY, 5
-        )
-        figure = ideal * figure
-    lowest = float((points.efficiency - points.error).min())
+    if against not in _LABELS:
+        raise ValueError(f"unknown variable {against!r}; known: {', '.join(_LABELS)}")
+    rows = _rows(records, "efficiency")
+    rows = rows[rows.against == against].astype({"efficiency": float, "error": float})
+    ceiling, network = (rows[rows.stage == stage] for stage in ("ceiling", "network"))
+    figure = _with_errors(ceiling, "ceiling", _GREY, 5) * _with_errors(network, "network", _TRUE, 7)
     return figure.opts(
         xlabel=_LABELS[against],
-        ylabel=f"{rule} efficiency",
+        ylabel="efficiency",
         logx=against == "pt_gev",
         xticks=[1, 2, 5, 10, 20, 50] if against == "pt_gev" else 6,
-        ylim=_with_room_below(lowest),
+        ylim=_with_room_below(float((network.efficiency - network.error).min())),
         legend_position="bottom_left",
-        title=f"Efficiency against {_LABELS[against].split(' /')[0]}",
+        title=f"Efficiency against {_LABELS[against].split(' /')[0]}\n{rows.cuts.iloc[0]}",
+        fontsize={"title": "9pt"},
         **_FRAME,
     )
 
@@ -165,25 +144,35 @@ def event(event: Event, tracks: np.ndarray, *, min_hits: int = 4) -> Any:
     return hv.Layout(views).opts(shared_axes=False).cols(2)
 
 
-def stages(table: pd.DataFrame) -> Any:
+def stages(records: pd.DataFrame) -> Any:
     """Share of particles missed after each stage, with binomial errors.
 
     Parameters
     ----------
-    table
-        From `sml_kernel.tracking.stages.StageScores.table`.
+    records
+        With rows ``stage`` (`sml_kernel.tracking.stages.StageScores.append`).
     """
     hv = _holoviews()
-    missed = table.assign(missed=100 * (1 - table.efficiency), error=100 * table.efficiency_error)
+    rows = _rows(records, "stage")
+    missed = rows.assign(missed=100 * (1 - rows.efficiency), error=100 * rows.efficiency_error)
     bars = missed.hvplot.bar(x="stage", y="missed", color=_TRUE, ylabel="particles missed / %")
     errors = hv.ErrorBars(missed, kdims=["stage"], vdims=["missed", "error"])
     highest = float((missed.missed + missed.error).max())
+    title = f"Where particles are lost\n{rows.cuts.iloc[0]}"
     return (bars * errors).opts(
-        title="Where particles are lost",
+        title=title,
+        fontsize={"title": "9pt"},
         xlabel="after the stage",
         ylim=(0, 1.1 * highest),
         **_FRAME,
     )
+
+
+def _rows(records: pd.DataFrame, kind: str) -> pd.DataFrame:
+    found = records[records.kind == kind] if len(records) else records
+    if found.empty:
+        raise ValueError(f"these records have no row of kind {kind!r}")
+    return found.dropna(axis="columns", how="all")
 
 
 def _with_room_below(lowest: float) -> tuple[float, float]:
@@ -192,28 +181,11 @@ def _with_room_below(lowest: float) -> tuple[float, float]:
     return lowest - 0.5 * (1 - lowest), 1.0 + 0.05 * (1 - lowest)
 
 
-def _binned(particles: pd.DataFrame, against: str, rule: str) -> pd.DataFrame:
-    bins = pd.cut(particles[against], BINS[against])
-    groups = particles.groupby(bins, observed=True)[rule].agg(["sum", "size"])
-    found = [binomial(int(k), int(n)) for k, n in groups.to_numpy()]
-    return pd.DataFrame(
-        {
-            against: [
-                float(np.sqrt(b.left * b.right)) if against == "pt_gev" else float(b.mid)
-                for b in groups.index
-            ],
-            "efficiency": [p for p, _ in found],
-            "error": [error for _, error in found],
-            "particles": groups["size"].to_numpy(),
-        }
-    )
-
-
-def _with_errors(points: pd.DataFrame, against: str, label: str, color: str, size: int) -> Any:
+def _with_errors(points: pd.DataFrame, label: str, color: str, size: int) -> Any:
     hv = _holoviews()
-    bars = hv.ErrorBars(points, kdims=[against], vdims=["efficiency", "error"]).opts(color=color)
+    bars = hv.ErrorBars(points, kdims=["mean"], vdims=["efficiency", "error"]).opts(color=color)
     dots = points.hvplot.scatter(
-        x=against,
+        x="mean",
         y="efficiency",
         label=label,
         color=color,

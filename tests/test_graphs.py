@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sml_kernel.tracking import Event, InputError, build_graphs, learn_cuts, summarise_graphs
-from sml_kernel.tracking.graphs import true_segments
+from sml_kernel.tracking.truth import true_segments
 
 RADII = (30.0, 70.0, 120.0, 170.0, 260.0)
 
@@ -132,3 +132,12 @@ def test_nothing_to_learn_from_is_said() -> None:
     for events in ([], [make_event(0, 0)]):
         with pytest.raises(InputError, match="no true segment"):
             learn_cuts(events)
+
+
+def test_events_without_layers_are_refused() -> None:
+    event = make_event(1, 3)
+    flat = event.with_hits(event.hits.assign(layer_id=0))
+    with pytest.raises(InputError, match="layer_id is 0"):
+        learn_cuts([flat])
+    with pytest.raises(InputError, match="layer_id is 0"):
+        build_graphs(flat, learn_cuts([event]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 
 import numpy as np
 import pandas as pd
@@ -58,6 +59,18 @@ def test_walk_takes_the_twins_of_overlapping_modules_along() -> None:
 def test_no_segments_no_tracks(n_hits: int) -> None:
     graph = graph_of(list(range(n_hits)), [])
     assert join_segments(graph, np.zeros(0)).tolist() == [-1] * n_hits
+
+
+def test_scores_that_are_none_become_no_figures() -> None:
+    graph = graph_of([0, 1, 2], [(0, 1), (1, 2)])
+    with pytest.raises(ValueError, match="1 of 2 scores are not finite"):
+        join_segments(graph, np.array([0.9, math.nan]))
+    with pytest.raises(ValueError, match="2 edges, but scores of shape"):
+        join_segments(graph, np.ones(3))
+    with pytest.raises(ValueError, match="not finite"):
+        score_edges(np.ones(1), np.array([math.nan]), np.ones(1), cut=0.5)
+    with pytest.raises(ValueError, match="no events"):
+        score_tracks([], [], ALL)
 
 
 def test_unknown_method_lists_the_known() -> None:
@@ -180,3 +193,31 @@ def test_momentum_of_a_helix(pt_gev: float) -> None:
     assert found.eta.to_numpy() == pytest.approx(math.asinh(1.5), rel=0.03)
     assert found.hits.tolist() == [8, 8]
     assert found.index.tolist() == [0, 3]
+
+
+def test_bins_hold_every_particle_of_the_fiducial() -> None:
+    event = event_of({1: 4, 2: 4, 3: 4, 4: 4}, px=[1.0, 2.0, 500.0, 1.1], pz=[0, 99.9, -60.0, 0])
+    labels = np.array([0] * 4 + [1] * 4 + [2] * 4 + [-1] * 4)
+    scores = score_tracks(event, labels, Fiducial(min_pt_gev=1.0))
+    assert len(scores.particles) == 3  # one is beyond |η| = 4
+    for against in ("pt_gev", "eta"):
+        table = scores.binned(against)
+        assert table.particles.sum() == 3
+        assert (table.efficiency * table.particles).sum() == pytest.approx(2)
+    with pytest.raises(ValueError, match="known: pt_gev, eta"):
+        scores.binned("phi")
+
+
+def test_an_untrained_network_costs_no_minutes() -> None:
+    """Every edge scores: one component of all hits. Quadratic walks took 23 s here."""
+    random = np.random.default_rng(0)
+    layers = np.repeat(np.arange(10), 300).tolist()
+    edges = [
+        (300 * k + int(a), 300 * (k + 1) + int(b))
+        for k in range(9)
+        for a, b in random.integers(300, size=(2000, 2))
+    ]
+    begin = time.process_time()
+    labels = join_segments(graph_of(layers, edges), random.uniform(0.5, 1, len(edges)), cut=0.4)
+    assert time.process_time() - begin < 15
+    assert labels.max() > 100

@@ -6,15 +6,17 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from sml_kernel.tracking.cuts import learn_cuts
     from sml_kernel.tracking.events import Event, InputError
     from sml_kernel.tracking.fiducial import Fiducial
-    from sml_kernel.tracking.graphs import build_graphs, learn_cuts, summarise_graphs
+    from sml_kernel.tracking.graphs import build_graphs, summarise_graphs
     from sml_kernel.tracking.metrics import score_edges, score_tracks
     from sml_kernel.tracking.model import InteractionGNN
     from sml_kernel.tracking.readers import read_acts_csv, read_colliderml, read_trackml
+    from sml_kernel.tracking.scores import append_scores, score_segments
     from sml_kernel.tracking.simulation import simulate
     from sml_kernel.tracking.stages import score_stages
-    from sml_kernel.tracking.tracks import find_tracks, join_segments, score_segments
+    from sml_kernel.tracking.tracks import find_tracks, join_segments
     from sml_kernel.tracking.training import TrainingRun, train
 
 _MODULES = {
@@ -23,15 +25,16 @@ _MODULES = {
     "InputError": "events",
     "InteractionGNN": "model",
     "TrainingRun": "training",
+    "append_scores": "scores",
     "build_graphs": "graphs",
     "find_tracks": "tracks",
     "join_segments": "tracks",
-    "learn_cuts": "graphs",
+    "learn_cuts": "cuts",
     "read_acts_csv": "readers",
     "read_colliderml": "readers",
     "read_trackml": "readers",
     "score_edges": "metrics",
-    "score_segments": "tracks",
+    "score_segments": "scores",
     "score_stages": "stages",
     "score_tracks": "metrics",
     "simulate": "simulation",

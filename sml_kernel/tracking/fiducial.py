@@ -74,6 +74,13 @@ class Fiducial:
             chosen &= particles.particle_type.abs().to_numpy() != _ELECTRON
         return chosen
 
+    def short(self) -> str:
+        """The cuts that matter most, for the title of a figure."""
+        return (
+            f"{self.rule}, pT ≥ {self.min_pt_gev:g} GeV, |η| ≤ {self.max_abs_eta:g}, "
+            f"≥ {self.min_hits} hits, ≥ {self.min_layers} layers"
+        )
+
     def __str__(self) -> str:
         kind = "primaries" if self.primary else "particles"
         near = "" if np.isinf(self.max_radius_mm) else f"made within {self.max_radius_mm:g} mm, "

@@ -27,6 +27,7 @@ import pandas as pd
 from sml_kernel.tracking.events import Event, pseudorapidity, transverse_momentum
 from sml_kernel.tracking.fiducial import Fiducial
 from sml_kernel.tracking.kinematics import track_parameters
+from sml_kernel.tracking.scores import check_scores
 
 RULES = ("atlas", "one-way", "two-way")
 
@@ -61,6 +62,34 @@ class TrackScores:
         if rule not in RULES:
             raise ValueError(f"unknown rule {rule!r}; known: {', '.join(RULES)}")
         return self.table.set_index("rule").loc[rule].to_dict()
+
+    def binned(self, against: str, rule: str | None = None) -> pd.DataFrame:
+        """Efficiency in bins that hold every particle of the fiducial.
+
+        Parameters
+        ----------
+        against
+            ``"pt_gev"`` or ``"eta"``.
+        rule
+            A matching rule; None: the fiducial's.
+
+        Returns
+        -------
+        DataFrame
+            A row a bin with particles: ``low, high``, ``mean`` of the variable in it,
+            ``efficiency, error``, ``particles``.
+        """
+        edges = _bin_edges(against, self.fiducial)
+        groups = self.particles.groupby(
+            pd.cut(self.particles[against], edges, include_lowest=True), observed=True
+        )
+        rows = []
+        for interval, group in groups:
+            p, error = binomial(int(group[rule or self.fiducial.rule].sum()), len(group))
+            mean, n = float(group[against].mean()), len(group)
+            rows.append((interval.left, interval.right, mean, p, error, n))
+        columns = ["low", "high", "mean", "efficiency", "error", "particles"]
+        return pd.DataFrame(rows, columns=columns)
 
     def record(self, rule: str | None = None) -> dict[str, object]:
         """The figures of one rule with the cuts, as a record holds them."""
@@ -123,12 +152,14 @@ def score_tracks(
     Raises
     ------
     ValueError
-        Events and tracks differ in number, or a track array in length from its event's hits.
+        No events; events and tracks differ in number, or a track array from its event in length.
     """
     if isinstance(events, Event):
         events, tracks = [events], [np.asarray(tracks)]
     if isinstance(fiducial, str):
         fiducial = Fiducial.preset(fiducial)
+    if not len(events):
+        raise ValueError("no events to score")
     if len(events) != len(tracks):
         raise ValueError(f"{len(events)} events, but tracks of {len(tracks)}")
     found = [
@@ -175,6 +206,7 @@ def score_edges(
     dict
         ``eff``, ``target_pur``, ``total_pur``, ``pur`` and ``auc`` (on target truth).
     """
+    check_scores(scores, len(y))
     y, target = np.asarray(y, bool), np.asarray(target, bool) & np.asarray(y, bool)
     taken = np.asarray(scores) > cut
     n, hit = int(taken.sum()), int((taken & target).sum())
@@ -186,6 +218,18 @@ def score_edges(
         "pur": hit / (n - others) if n > others else float("nan"),
         "auc": _auc(target, np.asarray(scores)),
     }
+
+
+def _bin_edges(against: str, fiducial: Fiducial) -> np.ndarray:
+    known = {
+        "pt_gev": (fiducial.min_pt_gev or 0.1) * np.array([1, 1.2, 1.5, 2, 3, 5, 10, np.inf]),
+        "eta": np.linspace(-1, 1, 11) * min(fiducial.max_abs_eta, 5.0),
+    }
+    if against not in known:
+        raise ValueError(f"unknown variable {against!r}; known: {', '.join(known)}")
+    edges = known[against]
+    edges[[0, -1]] = (0, np.inf) if against == "pt_gev" else (-np.inf, np.inf)
+    return edges
 
 
 def _compare(

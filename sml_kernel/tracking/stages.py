@@ -9,10 +9,23 @@ import numpy as np
 import pandas as pd
 from torch_geometric.data import Data
 
+from sml_kernel import records
 from sml_kernel.tracking.events import Event
 from sml_kernel.tracking.fiducial import Fiducial
 from sml_kernel.tracking.metrics import TrackScores, score_tracks
 from sml_kernel.tracking.tracks import join_segments
+
+_SHOWN = [
+    "stage",
+    "efficiency",
+    "efficiency_error",
+    "fake_rate",
+    "fake_rate_error",
+    "duplicate_rate",
+    "lost",
+    "particles",
+    "tracks",
+]
 
 
 @dataclass(frozen=True)
@@ -35,32 +48,47 @@ class StageScores:
     network: TrackScores
 
     def table(self, rule: str | None = None) -> pd.DataFrame:
-        """A row a stage: ``stage``, ``efficiency``, ``efficiency_error``, ``fake_rate``, ``lost``.
+        """A row a stage, with its efficiency, fake and duplicate rate, and particles lost.
 
         The stages are ``graph`` (all true candidates joined), ``ceiling`` (the track builder on
         true scores) and ``network``.
 
         ``lost`` counts the particles that this stage lost or, below zero, won back.
         """
-        named = {
-            "graph": self.segments,
-            "ceiling": self.ceiling,
-            "network": self.network,
-        }
-        rows = [{"stage": stage, **scores.row(rule)} for stage, scores in named.items()]
+        rows = [{"stage": stage, **scores.row(rule)} for stage, scores in self._named().items()]
         table = pd.DataFrame(rows)
-        table["lost"] = (
-            -table.reconstructed.diff()
-            .fillna(table.reconstructed.iloc[0] - table.particles.iloc[0])
-            .astype(int)
-        )
-        return table[["stage", "efficiency", "efficiency_error", "fake_rate", "lost"]]
+        found = [table.particles.iloc[0], *table.reconstructed]
+        table["lost"] = -np.diff(found)
+        return table[_SHOWN]
 
     def headline(self, rule: str | None = None) -> str:
-        """The network's efficiency and fake rate with the ceiling's, in a line with the cuts."""
+        """The network's figures with the ceiling's, in a line with the cuts."""
         ceiling = self.ceiling.row(rule)
-        beside = f"; ceiling {ceiling['efficiency']:.4f} / {ceiling['fake_rate']:.4f} ["
+        beside = (
+            f"; ceiling {ceiling['efficiency']:.4f} ± {ceiling['efficiency_error']:.4f}, "
+            f"{ceiling['fake_rate']:.4f} ± {ceiling['fake_rate_error']:.4f}, "
+            f"{ceiling['duplicate_rate']:.4f} ["
+        )
         return self.network.headline(rule).replace(" [", beside, 1)
+
+    def append(self, writer: records.Writer) -> None:
+        """Record all that the figures are drawn from.
+
+        A row of kind ``headline``; a row of kind ``stage`` a stage (`table`); a row of kind
+        ``efficiency`` a bin of pT and η (`TrackScores.binned`) for the ceiling and the network.
+        """
+        network, ceiling = self.network.record(), self.ceiling.row()
+        writer.append("headline", text=self.headline(), **network, ceiling=ceiling["efficiency"])
+        cuts = self.network.fiducial.short()
+        for row in self.table().to_dict("records"):
+            writer.append("stage", cuts=cuts, **row)
+        for stage in ("ceiling", "network"):
+            for against in ("pt_gev", "eta"):
+                for row in self._named()[stage].binned(against).to_dict("records"):
+                    writer.append("efficiency", stage=stage, against=against, cuts=cuts, **row)
+
+    def _named(self) -> dict[str, TrackScores]:
+        return {"graph": self.segments, "ceiling": self.ceiling, "network": self.network}
 
 
 def score_stages(

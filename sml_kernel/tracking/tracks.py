@@ -6,11 +6,12 @@ from collections import defaultdict
 from collections.abc import Iterator
 
 import numpy as np
-import torch
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 from torch import nn
 from torch_geometric.data import Data
+
+from sml_kernel.tracking.scores import check_scores, score_segments
 
 METHODS = ("walkthrough", "components")
 _MIN_HITS = 3
@@ -37,17 +38,6 @@ def find_tracks(
         [N] the track of each hit, counted from 0, −1 where it has none.
     """
     return join_segments(graph, score_segments(model, graph), cut=cut, method=method)
-
-
-def score_segments(model: nn.Module, graph: Data) -> np.ndarray:
-    """The model's score of each edge, shape [E], between 0 and 1, on the model's own device."""
-    device = next(model.parameters()).device
-    training = model.training
-    model.eval()
-    with torch.no_grad():
-        logits = model(*(graph[name].to(device) for name in ("x", "edge_index", "edge_attr")))
-    model.train(training)
-    return torch.sigmoid(logits).cpu().numpy()
 
 
 def join_segments(
@@ -86,15 +76,6 @@ def join_segments(
     if method == "walkthrough":
         component = _split_branching(graph, source, target, scores[taken] - cut, component)
     return _long_enough(component)
-
-
-def check_scores(scores: np.ndarray, n_edges: int) -> None:
-    """Raise ValueError unless there is a finite score for each edge: nan is no low score."""
-    if np.shape(scores) != (n_edges,):
-        raise ValueError(f"{n_edges} edges, but scores of shape {np.shape(scores)}")
-    wrong = np.count_nonzero(~np.isfinite(scores))
-    if wrong:
-        raise ValueError(f"{wrong} of {n_edges} scores are not finite: did the training diverge?")
 
 
 def _split_branching(

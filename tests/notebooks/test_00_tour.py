@@ -32,7 +32,7 @@ def test_the_tour_finds_tracks_and_records_how_well(tmp_path: Path, monkeypatch)
     assert epochs.validation_loss.iloc[-1] < 0.8 * epochs.validation_loss.iloc[0]
     assert set(training.rows("step").writer) == {"rank0", "rank1"}
 
-    (headline,) = records.read(result.folder / "results" / "summary", "headline").itertuples()
+    (headline,) = records.read(result.folder / "results", "headline").itertuples()
     assert headline.particles > 50
     assert headline.ceiling > 0.97
     assert headline.ceiling >= headline.efficiency > 0.5

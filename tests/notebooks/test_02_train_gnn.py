@@ -30,6 +30,6 @@ def test_one_rank_trains_at_the_size_that_is_asked(tmp_path: Path, monkeypatch) 
     steps = training.rows("step")
     assert len(steps) == 8  # 8 events, 2 a step, 2 epochs
     assert steps.loss.iloc[-1] < steps.loss.iloc[0]
-    (headline,) = records.read(result.folder / "results" / "summary", "headline").itertuples()
+    (headline,) = records.read(result.folder / "results", "headline").itertuples()
     assert headline.particles > 20
     assert headline.ceiling > 0.9

@@ -55,7 +55,7 @@ def test_a_network_is_trained_by_ranks_on_two_nodes(slurm_mini, tmp_path, monkey
     assert (result.status, result.error) == ("done", "")
     training = records.Run(result.folder / "results" / "train")
     assert set(training.rows("step").writer) == {"rank0", "rank1"}
-    (headline,) = records.read(result.folder / "results" / "summary", "headline").itertuples()
+    (headline,) = records.read(result.folder / "results", "headline").itertuples()
     assert headline.ceiling > 0.9
     workers = records.Run(result.folder / "results" / "workers")
     assert workers.status() == "done"
