@@ -8,6 +8,7 @@ it is used. What is where:
 ``sml.site``        what a facility offers and allows (`sml_kernel.sites`)
 ``sml.job_script``  the Slurm script a request would send, as text, without sending it
 ``sml.tracking``    collision events, graphs, the graph network, tracks and their metrics
+``sml.scaling``     what more ranks bring, with errors, and the reason for what they do not
 ``sml.records``     what was measured, with its provenance
 ``sml.batch``       notebooks that run unattended, with an honest status
 ``sml.plots``       figures made from records
@@ -20,7 +21,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sml_kernel import batch, plots, records, sites, tracking, workers
+    from sml_kernel import batch, plots, records, scaling, sites, tracking, workers
     from sml_kernel.sites import site
     from sml_kernel.workers import job_script, launch
 
@@ -31,6 +32,7 @@ __all__ = [
     "launch",
     "plots",
     "records",
+    "scaling",
     "site",
     "sites",
     "tracking",

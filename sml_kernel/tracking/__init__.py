@@ -6,6 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from sml_kernel.tracking.benchmark import StepBenchmark, step_benchmark
     from sml_kernel.tracking.cuts import learn_cuts
     from sml_kernel.tracking.events import Event, InputError
     from sml_kernel.tracking.fiducial import Fiducial
@@ -24,6 +25,7 @@ _MODULES = {
     "Fiducial": "fiducial",
     "InputError": "events",
     "InteractionGNN": "model",
+    "StepBenchmark": "benchmark",
     "TrainingRun": "training",
     "append_scores": "scores",
     "build_graphs": "graphs",
@@ -38,6 +40,7 @@ _MODULES = {
     "score_stages": "stages",
     "score_tracks": "metrics",
     "simulate": "simulation",
+    "step_benchmark": "benchmark",
     "summarise_graphs": "graphs",
     "train": "training",
 }

@@ -1,0 +1,106 @@
+"""From rows of steps to throughput, efficiency, and the reason for what is lost.
+
+Throughput of a point is the work of all its steps over their time. Efficiency is throughput a rank
+over that of the fewest ranks (`sml_kernel.scaling.laws.efficiency`). What is lost is told apart by
+phase, exactly: with t(n) the seconds a step takes and w(n) the work a rank does in it,
+
+    1 − efficiency = Σ_phases [ t_phase(n) / w(n) − t_phase(1) / w(1) ] / [ t(n) / w(n) ]
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from sml_kernel.scaling import laws
+
+#: Seconds of a step by what they went to; what none of them holds is ``other_s``.
+PHASES = ("data_s", "forward_s", "backward_s", "wait_s", "reduce_s", "update_s")
+#: Amounts of work; the first that a study has is the measure of its throughput.
+WORK = ("edges", "graphs", "hits")
+
+
+def unit(rows: pd.DataFrame, work: str | None = None) -> str:
+    """The measure of work: the one asked for, or the first in `WORK` that the rows have."""
+    there = [name for name in WORK if name in rows or f"{name}_per_s" in rows]
+    if not there or (work is not None and work not in there):
+        raise ValueError(f"no {work or 'work'} is recorded; there is: {', '.join(there) or 'none'}")
+    return work or there[0]
+
+
+def repeats(steps: pd.DataFrame) -> pd.DataFrame:
+    """Seconds a step, and throughput in each measure of work, a row a finished point.
+
+    Parameters
+    ----------
+    steps
+        Rows of steps without warm-up, one a rank and step. The time of a step is the mean of its
+        ranks, which end it together.
+    """
+    if steps.empty:
+        return pd.DataFrame(columns=["ranks", "repeat", "step_s"])
+    there = [name for name in WORK if name in steps]
+    by_step = steps.groupby(["ranks", "repeat", "step"])
+    whole = by_step[there].sum().assign(step_s=by_step.step_s.mean())
+    points = whole.groupby(["ranks", "repeat"])
+    sums = points.sum()
+    rates = {f"{name}_per_s": sums[name] / sums.step_s for name in there}
+    return pd.DataFrame({"step_s": points.step_s.mean(), **rates}).reset_index()
+
+
+def table(points: pd.DataFrame, work: str | None = None) -> pd.DataFrame:
+    """Mean throughput over repeats with standard error, speed-up and efficiency.
+
+    Speed-up and efficiency are relative to the fewest ranks measured (column ``base``). Errors are
+    nan where there is one repeat only.
+    """
+    column = f"{unit(points, work)}_per_s"
+    found = points.groupby("ranks")[column].agg(repeats="count", throughput="mean", error="sem")
+    found = found.reset_index()
+    value, error = laws.efficiency(
+        found.ranks.tolist(), found.throughput.tolist(), found.error.tolist()
+    )
+    return found.assign(
+        unit=column,
+        base=found.ranks.min(),
+        speed_up=value * found.ranks,
+        speed_up_error=error * found.ranks,
+        efficiency=value,
+        efficiency_error=error,
+    )
+
+
+def phases(steps: pd.DataFrame) -> pd.DataFrame:
+    """Mean seconds a step and rank in each phase, with ``other_s`` and ``step_s``: they add up."""
+    there = [name for name in PHASES if name in steps]
+    found = steps.groupby("ranks")[[*there, "step_s"]].mean()
+    found.insert(len(there), "other_s", found.step_s - found[there].sum(axis=1))
+    return found.reset_index()
+
+
+def losses(steps: pd.DataFrame) -> pd.DataFrame:
+    """Efficiency lost to each phase relative to the fewest ranks: the module's formula.
+
+    Negative where a phase takes less time for the same work than with the fewest ranks.
+    """
+    times = phases(steps).set_index("ranks")
+    work = steps.groupby("ranks")[unit(steps)].mean()
+    per_work = times.div(work, axis=0)
+    lost = per_work.sub(per_work.iloc[0]).div(per_work.step_s, axis=0)
+    lost = lost.drop(columns="step_s").rename(columns=lambda name: name.removesuffix("_s"))
+    return lost.assign(lost=lost.sum(axis=1)).reset_index()
+
+
+def waiting(steps: pd.DataFrame) -> pd.DataFrame:
+    """Share of the step that each rank waits for the slowest, and its share of the work.
+
+    Of an even share, 1.0 is each rank's ``relative_work``.
+    """
+    measure = unit(steps)
+    if "wait_s" not in steps:
+        raise ValueError("no waiting is recorded: the rows of steps have no wait_s")
+    sums = steps.groupby(["ranks", "rank"])[["wait_s", "step_s", measure]].sum()
+    even = sums[measure] / sums.groupby("ranks")[measure].transform("mean")
+    share = sums.wait_s / sums.step_s
+    found = pd.DataFrame({"waiting": share, "relative_work": even})
+    return found.replace([np.inf, -np.inf], np.nan).reset_index()
