@@ -132,7 +132,7 @@ def compare(study: Study) -> pd.DataFrame:
         "compute": came_compute - both.compute_s,
         **{name: both[f"{name}_s_measured"] - both[f"{name}_s"] for name in _OTHERS},
     }
-    error = np.hypot(both.error, both.error_measured)
+    error = np.hypot(both.error.astype(float), both.error_measured)  # null in records is None
     return pd.DataFrame(
         {
             "ranks": both.ranks,

@@ -1,22 +1,15 @@
-"""Figures from records and named results. Compute returns values; this draws them.
-
-Every function gives a HoloViews object: a notebook shows it, ``+`` puts two side by side,
-``hvplot.save`` writes it to a file. JavaScript is put into the notebook itself, never loaded from
-the network, so figures are there offline and after a reload.
-"""
+"""Figures of a training and of the tracks it finds."""
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from sml_kernel.plots.canvas import FALSE, FRAME, GREY, TRUE, holoviews
 from sml_kernel.tracking.events import Event
 
-_TRUE, _FALSE, _GREY = "#0072B2", "#D55E00", "#9a9a9a"  # told apart by colour-blind readers too
-_FRAME = {"frame_width": 340, "frame_height": 240}
 _LABELS = {"pt_gev": "pT / GeV", "eta": "η"}
 
 
@@ -28,18 +21,18 @@ def training(records: pd.DataFrame) -> Any:
     records
         Rows of a training run: ``run.records``, or `sml_kernel.records.read` of its folder.
     """
-    hv = _holoviews()
+    hv = holoviews()
     rows = records[records.writer == "rank0"]
     steps, epochs = rows[rows.kind == "step"], rows[rows.kind == "epoch"]
     if epochs.empty:
         raise ValueError("no epoch is recorded yet")
     smooth = steps.assign(loss=steps.loss.rolling(20, min_periods=1).median())
-    loss = smooth.hvplot.line(x="step", y="loss", color=_GREY, label="training", logy=True)
+    loss = smooth.hvplot.line(x="step", y="loss", color=GREY, label="training", logy=True)
     ends = epochs.assign(step=steps.groupby("epoch").step.max().reindex(epochs.epoch).to_numpy())
     if "validation_loss" not in ends:
-        return loss.opts(title="Loss", **_FRAME)
-    held_out = ends.hvplot.line(x="step", y="validation_loss", color=_TRUE, label="validation")
-    dots = ends.hvplot.scatter(x="step", y="validation_loss", color=_TRUE, size=30)
+        return loss.opts(title="Loss", **FRAME)
+    held_out = ends.hvplot.line(x="step", y="validation_loss", color=TRUE, label="validation")
+    dots = ends.hvplot.scatter(x="step", y="validation_loss", color=TRUE, size=30)
     shown = ["edge_efficiency", "edge_purity", "auc"]
     figures = ends.rename(columns={name: name.replace("_", " ") for name in shown}).hvplot.line(
         x="step",
@@ -47,10 +40,10 @@ def training(records: pd.DataFrame) -> Any:
         ylabel="validation edges at score > 0.5",
         legend="bottom_right",
         ylim=_with_room_below(float(ends[shown].min().min())),
-        color=[_TRUE, _FALSE, _GREY],
+        color=[TRUE, FALSE, GREY],
     )
-    both = (loss * held_out * dots).opts(title="Loss", legend_position="top_right", **_FRAME)
-    figures = figures.opts(title="What the network keeps", **_FRAME)
+    both = (loss * held_out * dots).opts(title="Loss", legend_position="top_right", **FRAME)
+    figures = figures.opts(title="What the network keeps", **FRAME)
     return (both + figures).opts(hv.opts.Layout(shared_axes=False)).cols(2)
 
 
@@ -62,16 +55,16 @@ def score_distribution(records: pd.DataFrame) -> Any:
     records
         With a row ``scores`` (`sml_kernel.tracking.append_scores`); the last one is drawn.
     """
-    hv = _holoviews()
+    hv = holoviews()
     row = _rows(records, "scores").iloc[-1]
     edges = np.array(row.edges)
     curves = []
-    for label, counts, color in (("true", row.true, _TRUE), ("false", row.false, _FALSE)):
+    for label, counts, color in (("true", row.true, TRUE), ("false", row.false, FALSE)):
         table = (edges[:-1] + edges[1:]) / 2, np.maximum(counts, 0.5)  # log 0 is no height
         curve = hv.Curve(table, kdims=["score"], vdims=["segments"], label=label)
         curves.append(curve.opts(color=color, interpolation="steps-mid", line_width=2))
     return hv.Overlay(curves).opts(
-        logy=True, legend_position="top_left", title="Scores of candidate segments", **_FRAME
+        logy=True, legend_position="top_left", title="Scores of candidate segments", **FRAME
     )
 
 
@@ -90,7 +83,7 @@ def efficiency(records: pd.DataFrame, against: str = "pt_gev") -> Any:
     rows = _rows(records, "efficiency")
     rows = rows[rows.against == against].astype({"efficiency": float, "error": float})
     ceiling, network = (rows[rows.stage == stage] for stage in ("ceiling", "network"))
-    figure = _with_errors(ceiling, "ceiling", _GREY, 5) * _with_errors(network, "network", _TRUE, 7)
+    figure = _with_errors(ceiling, "ceiling", GREY, 5) * _with_errors(network, "network", TRUE, 7)
     return figure.opts(
         xlabel=_LABELS[against],
         ylabel="efficiency",
@@ -100,7 +93,7 @@ def efficiency(records: pd.DataFrame, against: str = "pt_gev") -> Any:
         legend_position="bottom_left",
         title=f"Efficiency against {_LABELS[against].split(' /')[0]}\n{rows.cuts.iloc[0]}",
         fontsize={"title": "9pt"},
-        **_FRAME,
+        **FRAME,
     )
 
 
@@ -116,7 +109,7 @@ def event(event: Event, tracks: np.ndarray, *, min_hits: int = 4) -> Any:
     min_hits
         Only tracks of so many hits are drawn.
     """
-    hv = _holoviews()
+    hv = holoviews()
     hits = event.hits.assign(r=np.hypot(event.hits.x, event.hits.y), track=tracks)
     size = hits.groupby("track").hit_id.transform("size")
     drawn = hits[(hits.track >= 0) & (size >= min_hits)]
@@ -124,7 +117,7 @@ def event(event: Event, tracks: np.ndarray, *, min_hits: int = 4) -> Any:
     drawn = drawn.assign(depth=depth).sort_values(["track", "depth"])
     views = []
     for x, y, title in (("x", "y", "across the beam"), ("z", "r", "along the beam")):
-        points = hits.hvplot.scatter(x=x, y=y, color=_GREY, size=1, alpha=0.5, hover=False)
+        points = hits.hvplot.scatter(x=x, y=y, color=GREY, size=1, alpha=0.5, hover=False)
         curves = [
             {x: part[x].to_numpy(), y: part[y].to_numpy(), "track": int(track)}
             for track, part in drawn.groupby("track")
@@ -152,10 +145,10 @@ def stages(records: pd.DataFrame) -> Any:
     records
         With rows ``stage`` (`sml_kernel.tracking.stages.StageScores.append`).
     """
-    hv = _holoviews()
+    hv = holoviews()
     rows = _rows(records, "stage")
     missed = rows.assign(missed=100 * (1 - rows.efficiency), error=100 * rows.efficiency_error)
-    bars = missed.hvplot.bar(x="stage", y="missed", color=_TRUE, ylabel="particles missed / %")
+    bars = missed.hvplot.bar(x="stage", y="missed", color=TRUE, ylabel="particles missed / %")
     errors = hv.ErrorBars(missed, kdims=["stage"], vdims=["missed", "error"])
     highest = float((missed.missed + missed.error).max())
     title = f"Where particles are lost\n{rows.cuts.iloc[0]}"
@@ -164,7 +157,7 @@ def stages(records: pd.DataFrame) -> Any:
         fontsize={"title": "9pt"},
         xlabel="after the stage",
         ylim=(0, 1.1 * highest),
-        **_FRAME,
+        **FRAME,
     )
 
 
@@ -182,7 +175,7 @@ def _with_room_below(lowest: float) -> tuple[float, float]:
 
 
 def _with_errors(points: pd.DataFrame, label: str, color: str, size: int) -> Any:
-    hv = _holoviews()
+    hv = holoviews()
     bars = hv.ErrorBars(points, kdims=["mean"], vdims=["efficiency", "error"]).opts(color=color)
     dots = points.hvplot.scatter(
         x="mean",
@@ -193,34 +186,3 @@ def _with_errors(points: pd.DataFrame, label: str, color: str, size: int) -> Any
         hover_cols=["error", "particles"],
     )
     return bars * dots
-
-
-def _holoviews() -> Any:
-    """HoloViews with its JavaScript inline: hvplot's own import would load it from a CDN.
-
-    It goes into the output of the cell that draws first, once (3 MB), and again when that very
-    cell is run anew, as the notebook would else be saved without.
-    """
-    import holoviews as hv
-    from holoviews.ipython import notebook_extension
-
-    cell = _this_cell()
-    if not _script_cell or (cell and cell in _script_cell):
-        notebook_extension.inline = True
-        sys.modules.pop("hvplot.pandas", None)
-        import hvplot.pandas  # noqa: F401  registers .hvplot on tables, publishes the script
-
-        _script_cell[:] = [cell]
-    return hv
-
-
-_script_cell: list[str | None] = []  # empty, or the cell that the JavaScript went to
-
-
-def _this_cell() -> str | None:
-    """Id of the notebook cell that is being run, where the front end tells it."""
-    from IPython import get_ipython
-
-    shell = get_ipython()
-    parent = shell.get_parent() if hasattr(shell, "get_parent") else {}
-    return (parent or {}).get("metadata", {}).get("cellId")

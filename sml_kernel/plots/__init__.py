@@ -1,0 +1,11 @@
+"""Figures from records and named results. Compute returns values; this draws them.
+
+Every function gives a HoloViews object: a notebook shows it, ``+`` puts two side by side,
+``hvplot.save`` writes it to a file. JavaScript is put into the notebook itself, never loaded from
+the network, so figures are there offline and after a reload.
+"""
+
+from sml_kernel.plots.physics import efficiency, event, score_distribution, stages, training
+from sml_kernel.plots.studies import scaling
+
+__all__ = ["efficiency", "event", "scaling", "score_distribution", "stages", "training"]
