@@ -128,7 +128,8 @@ def test_a_failing_point_is_recorded_with_its_reason_and_the_study_goes_on(tmp_p
     points = study.points().set_index(["ranks", "repeat"])
     assert (points.status == "failed").tolist() == [False, True, False] * 2
     assert "ZeroDivisionError" in points.reason[2, 0]
-    assert "4 done, 2 failed, 0 pending" in str(study)
+    assert "6 points planned = 4 done, 2 failed, 0 pending" in str(study)
+    assert "first failure: 2 ranks, repeat 0: GangError: rank 0" in str(study)
     assert study.run.status() == "failed"
     assert set(study.steps().ranks) == {1, 3}
     before = len(study.run.rows("point"))
@@ -228,17 +229,22 @@ def test_one_process_at_a_time_measures_a_study(tmp_path: Path) -> None:
 
 def test_flags_are_raised_by_what_they_name_and_by_nothing_else() -> None:
     def ranks(n: int, **values: object) -> pd.DataFrame:
-        row = {"repeat": 0, "host": "a", "cores": [0, 1], "threads": 1, "launch_blocking": ""}
-        return pd.DataFrame([{"ranks": n, **row, **values} for _ in range(n)])
+        row = {"repeat": 0, "host": "a", "device": "cpu", "cores": [0, 1], "threads": 1}
+        row |= {"launch_blocking": "", **values}
+        return pd.DataFrame([{"ranks": n, "rank": rank, **row} for rank in range(n)])
 
-    def found(rows: pd.DataFrame, times: list[float], *sessions: dict) -> list[str]:
+    def found(rows: pd.DataFrame, times: list[float], *sessions: dict, cpu_s=1.0) -> list[str]:
         repeats = pd.DataFrame({"ranks": 2, "step_s": times})
-        return flags.find(rows, repeats, sessions or [{"commit": "x"}]).flag.tolist()
+        phases = {"data_s": 0.0, "forward_s": 0.5, "backward_s": 0.5, "cpu_s": cpu_s}
+        steps = rows[["ranks", "repeat", "rank"]].assign(**phases)
+        return flags.find(rows, steps, repeats, sessions or [{"commit": "x"}]).flag.tolist()
 
     assert found(ranks(2), [1.0, 1.01]) == []
     assert found(ranks(3), [1.0, 1.01]) == ["oversubscribed"]
     assert found(ranks(2, threads=2), [1.0, 1.01]) == ["oversubscribed"]
     assert found(ranks(2, launch_blocking="1"), [1.0, 1.01]) == ["launch_blocking"]
+    assert found(ranks(2), [1.0, 1.01], cpu_s=0.8) == ["contended"]
+    assert found(ranks(2, device="A100"), [1.0, 1.01], cpu_s=0.8) == []
     assert found(ranks(2), [1.0, 1.2]) == ["noisy"]
     assert found(ranks(2), [1.0]) == ["one_repeat"]
     assert found(ranks(2), [1.0, 1.01], {"commit": "x"}, {"commit": "y"}) == ["mixed"]
@@ -336,3 +342,25 @@ def test_weak_steps_grow_with_the_ranks_and_counted_shares_are_uneven(benchmark)
     with pytest.raises(ValueError, match="cannot give each of 5 ranks one"):
         even(5, "strong")
     assert even.store.folder == counted.store.folder
+
+
+# ── figures ──
+
+
+def test_the_figure_shows_the_measured_points_and_the_law_through_them(tmp_path: Path) -> None:
+    from sml_kernel import plots
+
+    def exact(ranks: int, mode: str) -> list[dict]:
+        """10 % of the work is done by one rank alone."""
+        seconds = 10 / laws.amdahl([ranks], 10.0, 0.1)[0]
+        row = {"kind": "step", "step": 0, "edges": 10 / ranks, "step_s": seconds}
+        return [{**row, "rank": rank, "forward_s": seconds / 2} for rank in range(ranks)]
+
+    study = scaling.study(exact, ranks=[1, 2, 4], repeats=2, folder=tmp_path / "s", progress=False)
+    speed_up, efficiency, _ = plots.scaling(study, fit="amdahl")
+    measured = efficiency.Scatter.Measured.dframe()
+    assert measured.efficiency.tolist() == pytest.approx([1, 1 / 1.1, 1 / 1.3])
+    law = speed_up.Curve.Law.dframe()
+    assert law.speed_up.iloc[-1] == pytest.approx(4 / 1.3)
+    with pytest.raises(ValueError, match="usl needs at least 5"):
+        plots.scaling(study, fit="usl")

@@ -9,25 +9,38 @@ import pandas as pd
 
 #: Relative standard deviation of repeats from which on they are called noisy.
 NOISY = 0.05
+#: Share of a core below which a rank of one thread is said to share it with somebody.
+CONTENDED = 0.9
 
 
 def find(
-    ranks: pd.DataFrame, repeats: pd.DataFrame, sessions: Sequence[Mapping[str, Any]]
+    ranks: pd.DataFrame,
+    steps: pd.DataFrame,
+    repeats: pd.DataFrame,
+    sessions: Sequence[Mapping[str, Any]],
 ) -> pd.DataFrame:
     """All flags of a study: a row each with ``flag``, ``ranks`` (None: all) and ``detail``.
 
     Parameters
     ----------
     ranks
-        Where each rank ran. Looked at are ``ranks, repeat, host, cores`` (a list of core numbers
-        that the rank may use), ``threads`` and ``launch_blocking`` (what ``CUDA_LAUNCH_BLOCKING``
-        was set to); columns that are missing cannot be judged, and are flagged as unknown.
+        Where each rank ran. Looked at are ``ranks, repeat, rank, host, device, cores`` (a list of
+        core numbers that the rank may use), ``threads`` and ``launch_blocking`` (what
+        ``CUDA_LAUNCH_BLOCKING`` was set to); what is missing cannot be judged: ``unknown``.
+    steps
+        Their steps; of ``cpu_s`` against the seconds of computing.
     repeats
         From `sml_kernel.scaling.summaries.repeats`.
     sessions
         Provenance of each time that the study was run.
     """
-    found = [*_blocking(ranks), *_oversubscribed(ranks), *_noisy(repeats), *_mixed(sessions)]
+    found = [
+        *_blocking(ranks),
+        *_oversubscribed(ranks),
+        *_contended(ranks, steps),
+        *_noisy(repeats),
+        *_mixed(sessions),
+    ]
     return pd.DataFrame(found, columns=["flag", "ranks", "detail"])
 
 
@@ -55,6 +68,19 @@ def _oversubscribed(ranks: pd.DataFrame) -> Iterator[tuple[str, int | None, str]
         if threads > cores and (n, host) not in seen:
             seen.add((n, host))
             yield "oversubscribed", int(n), f"{threads} threads share {cores} cores of {host}"
+
+
+def _contended(ranks: pd.DataFrame, steps: pd.DataFrame) -> Iterator[tuple[str, int | None, str]]:
+    """A rank of one thread that computes on a core of its own uses as much CPU as time goes by."""
+    computing = ["data_s", "forward_s", "backward_s"]
+    if not {"cpu_s", *computing} <= set(steps) or not {"device", "threads"} <= set(ranks):
+        return
+    single = ranks[(ranks.device == "cpu") & (ranks.threads == 1)]
+    timed = steps.merge(single[["ranks", "repeat", "rank"]], on=["ranks", "repeat", "rank"])
+    for n, rows in timed.groupby("ranks"):
+        share = rows.cpu_s.sum() / rows[computing].to_numpy().sum()
+        if share < CONTENDED:
+            yield "contended", int(n), f"computing ranks had {share:.0%} of a core: others used it"
 
 
 def _noisy(repeats: pd.DataFrame) -> Iterator[tuple[str, int | None, str]]:

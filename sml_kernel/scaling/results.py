@@ -79,7 +79,7 @@ class Study:
 
     def flags(self) -> pd.DataFrame:
         """What makes the figures doubtful: ``flag, ranks, detail``."""
-        return flags.find(self.ranks(), self.repeats(), self._sessions())
+        return flags.find(self.ranks(), self.steps(), self.repeats(), self._sessions())
 
     def fit(self, law: str = "usl", work: str | None = None) -> Fit:
         """Fit a law (`sml_kernel.scaling.laws`) to the throughput of all finished points."""
@@ -93,15 +93,17 @@ class Study:
         """What was predicted before the first point; empty if nothing was."""
         return self.run.rows("prediction")
 
-    def __str__(self) -> str:
-        counts = self.points().status.value_counts()
-        states = ", ".join(f"{counts.get(state, 0)} {state}" for state in STATES)
-        asked = self.parameters
-        return (
-            f"{asked['mode']} scaling over {asked['ranks']} ranks: "
-            f"{len(asked['ranks']) * asked['repeats']} points planned = {states}; "
+    def __repr__(self) -> str:
+        points, asked = self.points(), self.parameters
+        counts = points.status.value_counts()
+        text = (
+            f"{asked['mode']} scaling over {asked['ranks']} ranks: {len(points)} points planned = "
+            f"{', '.join(f'{counts.get(state, 0)} {state}' for state in STATES)}; "
             f"records in {self.run.folder}"
         )
+        for point in points[points.status == "failed"].head(1).itertuples():
+            text += f"\nfirst failure: {point.ranks} ranks, repeat {point.repeat}: {point.reason}"
+        return text
 
     def _of_done_points(self, kind: str) -> pd.DataFrame:
         points, rows = self.points(), self.run.rows(kind)

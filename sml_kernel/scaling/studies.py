@@ -144,10 +144,11 @@ def _alone(folder: Path) -> Iterator[None]:
     """Hold the folder's lock, which the kernel lets go when this process dies, however it does."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise StudyError(f"another process is measuring the study in {folder}") from None
         yield
-    except BlockingIOError:
-        raise StudyError(f"another process is measuring the study in {folder}") from None
     finally:
         os.close(descriptor)
 

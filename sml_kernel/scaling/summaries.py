@@ -9,7 +9,6 @@ phase, exactly: with t(n) the seconds a step takes and w(n) the work a rank does
 
 from __future__ import annotations
 
-import numpy as np
 import pandas as pd
 
 from sml_kernel.scaling import laws
@@ -92,15 +91,11 @@ def losses(steps: pd.DataFrame) -> pd.DataFrame:
 
 
 def waiting(steps: pd.DataFrame) -> pd.DataFrame:
-    """Share of the step that each rank waits for the slowest, and its share of the work.
-
-    Of an even share, 1.0 is each rank's ``relative_work``.
-    """
+    """Share of the step that each rank waits for the slowest, and its work over an even share."""
     measure = unit(steps)
     if "wait_s" not in steps:
         raise ValueError("no waiting is recorded: the rows of steps have no wait_s")
     sums = steps.groupby(["ranks", "rank"])[["wait_s", "step_s", measure]].sum()
     even = sums[measure] / sums.groupby("ranks")[measure].transform("mean")
-    share = sums.wait_s / sums.step_s
-    found = pd.DataFrame({"waiting": share, "relative_work": even})
-    return found.replace([np.inf, -np.inf], np.nan).reset_index()
+    waiting_share = sums.wait_s / sums.step_s
+    return pd.DataFrame({"waiting": waiting_share, "relative_work": even}).reset_index()

@@ -49,15 +49,7 @@ class StepSettings:
 
 @dataclass(frozen=True)
 class StepBenchmark:
-    """A benchmark, from `step_benchmark`; called as ``benchmark(ranks, mode)``.
-
-    Attributes
-    ----------
-    store
-        The graphs, where ranks read them.
-    settings
-        What is timed.
-    """
+    """A benchmark of the graphs in `store`, from `step_benchmark`."""
 
     store: GraphStore
     settings: StepSettings
@@ -90,7 +82,8 @@ class StepBenchmark:
         list of dict
             Kind ``"rank"``: where each rank ran. Kind ``"step"``, a row a rank and step: its share
             (``graphs, edges, hits``), seconds in each phase (``data_s, forward_s, backward_s,
-            wait_s, reduce_s, update_s``) and in all (``step_s``), and whether it is ``warm_up``.
+            wait_s, reduce_s, update_s``) and in all (``step_s``), CPU seconds up to the wait
+            (``cpu_s``), and whether it is ``warm_up``.
 
         Raises
         ------
@@ -161,8 +154,7 @@ def step_benchmark(
     timeout_s
         Of each point, from the start of its processes.
     folder
-        Where the graphs are put for the ranks, in a folder named by their hash; hosts of all ranks
-        must see it.
+        Where graphs are put for the ranks, in a folder named by their hash; all hosts must see it.
 
     Raises
     ------
@@ -211,7 +203,7 @@ def _timed_step(
 ) -> dict[str, float]:
     """Seconds in each phase of one step; graphs are taken one after the other."""
     spent = dict.fromkeys(("data_s", "forward_s", "backward_s"), 0.0)
-    begin = _now(device)
+    begin, cpu = _now(device), time.process_time()
     model.zero_grad(set_to_none=False)
     loss = torch.zeros((), device=device)
     for number in mine:
@@ -226,7 +218,7 @@ def _timed_step(
         clock.append(_now(device))
         for name, (start, end) in zip(spent, pairwise(clock), strict=True):
             spent[name] += end - start
-    computed = _now(device)
+    computed, cpu_s = _now(device), time.process_time() - cpu
     if dist.is_initialized() and dist.get_world_size() > 1:
         dist.all_reduce(torch.zeros(1, device=device))  # comes back when the slowest is there
     together = _now(device)
@@ -236,7 +228,7 @@ def _timed_step(
     optimiser.step()
     end = _now(device)
     tail = {"wait_s": together - computed, "reduce_s": added - together, "update_s": end - added}
-    return {**spent, **tail, "step_s": end - begin, "loss": float(loss)}
+    return {**spent, **tail, "step_s": end - begin, "cpu_s": cpu_s, "loss": float(loss)}
 
 
 def _now(device: torch.device) -> float:
