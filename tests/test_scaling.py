@@ -122,6 +122,19 @@ def test_losses_add_up_to_what_efficiency_lacks(tmp_path: Path) -> None:
     assert waiting.relative_work[2, 1] == pytest.approx(4 / 3)
 
 
+def test_losses_add_up_also_where_repeats_scatter(tmp_path: Path) -> None:
+    slower = iter([1, 2, 1.3, 1.1, 2, 1])
+
+    def run(ranks: int, mode: str) -> list[dict]:
+        factor = next(slower)
+        rows = [row for rank in range(ranks) for row in steps_of(rank, ranks, mode)]
+        return [{**row, "step_s": factor * row["step_s"]} for row in rows]
+
+    study = scaling.study(run, ranks=[1, 2], repeats=3, folder=tmp_path / "s", progress=False)
+    assert study.losses().lost.tolist() == pytest.approx((1 - study.table().efficiency).tolist())
+    assert study.losses().other.abs().iloc[1] > 0.01
+
+
 def test_a_failing_point_is_recorded_with_its_reason_and_the_study_goes_on(tmp_path) -> None:
     folder = tmp_path / "s"
     study = scaling.study(fails_at_two, ranks=[1, 2, 3], repeats=2, folder=folder, progress=False)

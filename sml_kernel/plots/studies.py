@@ -99,6 +99,7 @@ def _phases(phases: pd.DataFrame) -> Any:
         xlabel="ranks",
         ylabel="ms a step, mean over ranks",
         legend="right",
+        ylim=(0, 1.05 * float(times.sum(axis=1).max())),
         cmap="Category10",
         title="Where a step goes",
         **FRAME,

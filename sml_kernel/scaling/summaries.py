@@ -48,13 +48,16 @@ def repeats(steps: pd.DataFrame) -> pd.DataFrame:
 
 
 def table(points: pd.DataFrame, work: str | None = None) -> pd.DataFrame:
-    """Mean throughput over repeats with standard error, speed-up and efficiency.
+    """Throughput over all repeats with standard error, speed-up and efficiency.
 
+    Repeats do the same work, so the throughput of all is the harmonic mean: work over time.
     Speed-up and efficiency are relative to the fewest ranks measured (column ``base``). Errors are
     nan where there is one repeat only.
     """
     column = f"{unit(points, work)}_per_s"
-    found = points.groupby("ranks")[column].agg(repeats="count", throughput="mean", error="sem")
+    found = points.groupby("ranks")[column].agg(
+        repeats="count", throughput=lambda rates: 1 / (1 / rates).mean(), error="sem"
+    )
     found = found.reset_index()
     value, error = laws.efficiency(
         found.ranks.tolist(), found.throughput.tolist(), found.error.tolist()
