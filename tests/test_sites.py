@@ -76,11 +76,17 @@ def test_a_path_reads_the_users_own(tmp_path):
         ('"slurm"', '"pbs"', "scheduler 'pbs' is not known; known: local, slurm"),
         ('"normal"', '"other"', "default_qos 'other' is none of normal"),
         ("[nodes.gpu]", "[nodes.gpu", "not TOML"),
+        ("gpus = 2", "gpus = -2", r"nodes\.gpu: gpus = -2 must be 0 or more"),
+        ("cores = 8", "cores = 0", r"nodes\.gpu: cores = 0 must be 1 or more"),
+        ("cores = 8", "memory_gib = 0", r"memory_gib = 0\.0 must be more than 0"),
+        ("[nodes.gpu]", "poll_s = -1\n[nodes.gpu]", r"poll_s = -1\.0 must be more than 0"),
+        ('"01:00:00"', '"01:00:00"\nnodes = 0', r"qos\.normal: nodes = 0 must be 1 or more"),
+        ("our cluster", "unser Großrechner", "byte .* is not UTF-8"),
     ],
 )
 def test_a_wrong_file_is_told_what_is_wrong(tmp_path, old, new, message):
     path = tmp_path / "ours.toml"
-    path.write_text(MINIMAL.replace(old, new))
+    path.write_text(MINIMAL.replace(old, new), encoding="latin-1")
     with pytest.raises(SiteError, match=message) as caught:
         sml.site(path)
     assert str(path) in str(caught.value)
@@ -91,6 +97,8 @@ def test_unknown_names_list_the_known():
         sml.site("cori")
     with pytest.raises(SiteError, match="no site file"):
         sml.site("nowhere/site.toml")
+    with pytest.raises(SiteError, match="/tmp cannot be read as a site file: Is a directory"):
+        sml.site("/tmp")
 
 
 @pytest.mark.parametrize(

@@ -44,6 +44,11 @@ class NodeType:
     constraint: str = ""
     count: int | None = None
 
+    def __post_init__(self) -> None:
+        _at_least(0, gpus=self.gpus)
+        _at_least(1, cores=self.cores, threads_per_core=self.threads_per_core, count=self.count)
+        _above_zero(memory_gib=self.memory_gib)
+
 
 @dataclass(frozen=True)
 class Qos:
@@ -55,6 +60,8 @@ class Qos:
         The longest job, ``[D-]HH:MM:SS``.
     nodes, gpus
         The most nodes, and GPUs, of one job.
+    node_share
+        The largest share of a node's GPUs, or cores, that a job may hold there.
     submitted_jobs, running_jobs
         The most jobs of one user that are queued or running, and that run at the same time.
     whole_nodes
@@ -72,6 +79,7 @@ class Qos:
     walltime: str | None = None
     nodes: int | None = None
     gpus: int | None = None
+    node_share: float | None = None
     submitted_jobs: int | None = None
     running_jobs: int | None = None
     whole_nodes: bool = False
@@ -81,6 +89,10 @@ class Qos:
     requeue: bool = False
 
     def __post_init__(self) -> None:
+        _at_least(1, nodes=self.nodes, submitted_jobs=self.submitted_jobs)
+        _at_least(1, running_jobs=self.running_jobs)
+        _at_least(0, gpus=self.gpus, charge_factor=self.charge_factor)
+        _above_zero(node_share=self.node_share)
         for text in (self.walltime, self.guaranteed):
             if text is not None:
                 walltime.parse(text)
@@ -166,6 +178,8 @@ class Site:
             )
         if not self.nodes:
             raise SiteError("a site needs one node type at least: a table [nodes.NAME]")
+        _above_zero(poll_s=self.poll_s)
+        _at_least(1, purge_days=self.purge_days)
         walltime.parse(self.default_walltime)
 
     def __repr__(self) -> str:
@@ -184,13 +198,17 @@ def read(path: str | Path) -> Site:
     Raises
     ------
     SiteError
-        The file is missing or not TOML; a key is unknown (the known ones are listed), missing, or
-        of another type.
+        The file cannot be read or is not TOML; a key is unknown (the known ones are listed),
+        missing, of another type, or a number that cannot be.
     """
     try:
-        table = tomllib.loads(Path(path).read_text())
+        table = tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise SiteError(f"there is no site file {path}") from None
+    except OSError as error:
+        raise SiteError(f"{path} cannot be read as a site file: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise SiteError(f"{path}: byte {error.start} is not UTF-8, which TOML is") from None
     except tomllib.TOMLDecodeError as error:
         raise SiteError(f"{path}: not TOML: {error}") from None
     try:
@@ -211,7 +229,11 @@ def _value(kind: Any, table: Any, where: str) -> Any:
         required = item.default is item.default_factory is dataclasses.MISSING
         if required and item.name not in table:
             raise SiteError(f"the key {where}{item.name} is missing")
-    return kind(**{key: _typed(hints[key], one, f"{where}{key}") for key, one in table.items()})
+    values = {key: _typed(hints[key], one, f"{where}{key}") for key, one in table.items()}
+    try:
+        return kind(**values)
+    except ValueError as error:  # the value's own checks, which do not know where it stands
+        raise SiteError(f"{where.rstrip('.')}: {error}" if where else str(error)) from None
 
 
 def _typed(hint: Any, value: Any, where: str) -> Any:
@@ -230,3 +252,15 @@ def _typed(hint: Any, value: Any, where: str) -> Any:
         kind = {dict: "table", tuple: "list"}.get(origin or hint, getattr(hint, "__name__", ""))
         raise SiteError(f"{where} = {value!r} must be of type {kind}")
     return value
+
+
+def _at_least(least: int, **numbers: float | None) -> None:
+    for name, number in numbers.items():
+        if number is not None and not number >= least:
+            raise SiteError(f"{name} = {number} must be {least} or more")
+
+
+def _above_zero(**numbers: float | None) -> None:
+    for name, number in numbers.items():
+        if number is not None and not number > 0:
+            raise SiteError(f"{name} = {number} must be more than 0")
