@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from sml_kernel.workers import gang, leftovers
     from sml_kernel.workers.dask import job_script, launch
     from sml_kernel.workers.handle import Workers, WorkersError
-    from sml_kernel.workers.request import RequestError
+    from sml_kernel.workers.limits import RequestError
     from sml_kernel.workers.slurm import SlurmError
 
 __all__ = [
@@ -24,7 +24,7 @@ __all__ = [
 ]
 
 _MODULES = {
-    "RequestError": "request",
+    "RequestError": "limits",
     "SlurmError": "slurm",
     "Workers": "handle",
     "WorkersError": "handle",

@@ -9,6 +9,7 @@ from pathlib import Path
 from sml_kernel import records, sites
 from sml_kernel.workers import script
 from sml_kernel.workers.handle import Workers
+from sml_kernel.workers.limits import whole
 from sml_kernel.workers.request import request
 
 
@@ -54,8 +55,8 @@ def launch(
     retries
         How often a lost job is replaced, and its replacements in turn.
     tls
-        Encrypt and authenticate connections between nodes. Workers of this machine talk over
-        loopback, without.
+        Encrypt and authenticate Dask's connections, also those of this machine: any user of a
+        shared node could otherwise run code as you.
     folder
         Run folder of the records and the jobs' logs, which the nodes must see; None: a new one
         below ``runs``.
@@ -69,8 +70,7 @@ def launch(
     SiteError
         No such site.
     """
-    if retries < 0:
-        raise ValueError(f"retries={retries}: ask for none or more")
+    retries = whole("retries", retries, 0)
     asked = request(
         sites.site(site),
         gpus=gpus,
@@ -91,10 +91,8 @@ def launch(
         "account": asked.account,
         "qos": asked.qos,
         "retries": retries,
-        "tls": tls and asked.site.scheduler == "slurm",
+        "tls": tls,
     }
-    if asked.site.scheduler == "slurm":
-        print(asked.price(asked.shapes(asked.workers)))
     return Workers(
         asked, records.start(folder, kind="workers", parameters=parameters), retries, tls
     )

@@ -10,6 +10,7 @@ import time
 from typing import TYPE_CHECKING, final
 
 from sml_kernel import records
+from sml_kernel.workers.limits import whole
 from sml_kernel.workers.request import Request
 from sml_kernel.workers.slurm import SlurmError
 from sml_kernel.workers.table import shown
@@ -50,6 +51,7 @@ class Workers:
 
         self.request = asked
         self.run = run
+        self._wanted = asked.workers
         self._closed = False
         with contextlib.ExitStack() as undo:
             undo.push(self._failed)
@@ -86,21 +88,23 @@ class Workers:
     def scale(self, workers: int) -> None:
         """Have so many workers (GPUs, or cores where cores were asked for) in all.
 
-        Jobs are whole: one that has more workers than are still wanted is ended, and a smaller one
-        is sent in its place. Results that only its workers hold move to others first.
+        Jobs are whole: one that has more workers than are still wanted is ended after a smaller
+        one was accepted in its place. So for a moment both count towards the jobs that a QOS
+        allows at a time: where it has no room for both, scale to fewer whole jobs first. Results
+        move to workers that are connected then; where there are none they are computed again.
 
         Raises
         ------
         RequestError, SlurmError
             As for `launch`; what was held before is held still.
         """
-        if workers < 0:
-            raise ValueError(f"scale({workers}): ask for none or more")
+        workers = whole("workers", workers, 0)
         self._open()
         self._backend.scale(workers)
+        self._wanted = workers
 
     def wait(self, workers: int | None = None, timeout_s: float | None = None) -> None:
-        """Wait until so many workers are connected; None: all that were asked for at launch.
+        """Wait until so many workers are connected; None: all that were last asked for.
 
         Raises
         ------
@@ -109,7 +113,7 @@ class Workers:
         TimeoutError
             Not in time; says what the jobs are waiting for.
         """
-        wanted = self.request.workers if workers is None else workers
+        wanted = self._wanted if workers is None else whole("workers", workers, 0)
         end = math.inf if timeout_s is None else time.monotonic() + timeout_s
         while (connected := self._connected()) < wanted:
             self._open()
@@ -138,8 +142,10 @@ class Workers:
         self._closed = True
         atexit.unregister(self._close)
         try:
-            self.client.close()
-            self._backend.close()
+            try:
+                self.client.close()
+            finally:
+                self._backend.close()
         except BaseException as error:
             self.run.finish("failed", error=f"closing: {error}")
             raise
@@ -166,7 +172,7 @@ class Workers:
         state = "closed" if self._closed else f"{self._connected()} connected"
         return (
             f"Workers on {self.request.site.name} ({where}): {state}, "
-            f"{self.request.workers} {self.request.what} asked for; records in {self.run.folder}"
+            f"{self._wanted} {self.request.what} asked for; records in {self.run.folder}"
         )
 
     def _table(self) -> pd.DataFrame | str:
@@ -198,7 +204,7 @@ def _backend(
     if asked.site.scheduler == "local":
         from sml_kernel.workers.local import LocalWorkers
 
-        return LocalWorkers(asked, run)
+        return LocalWorkers(asked, run, encrypt=tls)
     from sml_kernel.workers.jobs import SlurmWorkers
 
     return SlurmWorkers(asked, run, retries=retries, encrypt=tls)

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, final
 
 from sml_kernel.records import Run
 from sml_kernel.workers import script, slurm, tls, usage
-from sml_kernel.workers.request import Request, Shape, check
+from sml_kernel.workers.limits import check
+from sml_kernel.workers.request import Request, Shape
 from sml_kernel.workers.table import table
 from sml_kernel.workers.watchdog import Watchdog, cancel_until_gone
 
@@ -73,10 +74,13 @@ class SlurmWorkers:
     def scale(self, workers: int) -> None:
         """Hold jobs of so many workers in all: whole jobs go or stay, new ones fill up the rest.
 
+        Those that go are let go after the new ones are accepted: until then both count towards
+        the jobs that a QOS allows at a time. What the new ones cost is printed before.
+
         Raises
         ------
         RequestError
-            Beyond the site's limits.
+            Beyond the site's limits, nothing was sent.
         SlurmError
             sbatch refused; the jobs that were held before are held still.
         """
@@ -89,10 +93,12 @@ class SlurmWorkers:
                     left -= job.order.shape.workers
             shapes = self.asked.shapes(left) if left else []
             if shapes:
-                check(self.asked, [held[name].order.shape for name in stay] + shapes)
+                check(self.asked, [job.order.shape for job in held.values()] + shapes)
+                print(self.asked.price(shapes, self.keeper.retries))
+                for job in self.jobset.add(self._order(shape) for shape in shapes):
+                    usage.sent(self.writer, self.asked, job)
             self.jobset.drop(set(held) - set(stay))
-            for job in self.jobset.add(self._order(shape) for shape in shapes) if shapes else ():
-                usage.sent(self.writer, self.asked, job)
+            self.keeper.given_up.clear()  # places of a request that stands no more
         self._scaled = time.monotonic()
         self.keeper.start()
 
@@ -135,7 +141,9 @@ class SlurmWorkers:
         finally:
             gone = cancel_until_gone(self.name, CLOSE_S)
             tls.remove(self.folder)
-            usage.append(self.writer, self.run, self.name)
+            told = usage.ask(self.run, self.name)
+            self.keeper.conclude(told.jobs)
+            usage.append(self.writer, self.run, told)
             self.writer.close()
         if not gone:  # the watchdog stays, and goes on when this process ends
             raise slurm.SlurmError(

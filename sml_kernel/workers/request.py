@@ -9,10 +9,7 @@ from pathlib import Path
 
 from sml_kernel.sites import NodeType, Qos, Site
 from sml_kernel.sites import walltime as times
-
-
-class RequestError(ValueError):
-    """A request that the site does not allow; nothing was sent. The message says the limit."""
+from sml_kernel.workers.limits import RequestError, check, counted, whole, word
 
 
 @dataclass(frozen=True)
@@ -114,14 +111,17 @@ class Request:
         share = 1.0 if self.terms.whole_nodes else shape.per_node / self.capacity
         return shape.nodes * share * hours * self.terms.charge_factor
 
-    def price(self, shapes: list[Shape]) -> str:
-        """What these jobs cost at most, in one line."""
+    def price(self, shapes: list[Shape], retries: int) -> str:
+        """What these jobs cost at most, in one line, each of them replaced so many times."""
         hours = self.walltime_s / 3600
         total = sum(self.node_hours(shape, hours) for shape in shapes)
         nodes = sum(shape.nodes for shape in shapes)
+        most = f"{total:.4g} node-hours"
+        if retries:  # a replacement may run as long as what it replaces
+            most += f", up to {total * (1 + retries):.4g} if lost jobs are replaced"
         return (
-            f"{_count(len(shapes), 'job')} on {_count(nodes, self.node_type + ' node')} for "
-            f"{times.text(self.walltime_s)} in {self.qos}: at most {total:.4g} node-hours "
+            f"{counted(len(shapes), 'job')} on {counted(nodes, self.node_type + ' node')} for "
+            f"{times.text(self.walltime_s)} in {self.qos}: {most} "
             f"(charge factor {self.terms.charge_factor:g}), "
             + (f"account {self.account}" if self.account else "your default account")
         )
@@ -145,11 +145,15 @@ def request(
     Raises
     ------
     RequestError
-        It is beyond a limit, contradicts itself, or names something the site does not have.
+        It is beyond a limit, contradicts itself, is no whole number where one is counted, or names
+        something that the site does not have or Slurm could not read.
     ValueError
         A wall time in another form than ``[D-]HH:MM:SS``.
     """
     site = _measured(site)
+    gpus, cpus = whole("gpus", gpus, 0), whole("cpus", cpus, 0)
+    nodes = whole("nodes", nodes, 1)
+    account, qos = word("account", account), word("qos", qos)
     name, gpus, cpus = _chosen(site, gpus, cpus, nodes, node_type)
     if nodes is not None and (gpus or cpus) % nodes:
         raise RequestError(
@@ -159,55 +163,18 @@ def request(
     # a QOS that the site's file does not know is for Slurm to refuse: users have QOS of their own
     limit_s = site.qos.get(qos, Qos()).walltime_s
     default_s = times.parse(site.default_walltime)
-    walltime_s = times.parse(walltime) if walltime else min(default_s, limit_s or default_s)
-    asked = Request(site, name, gpus, cpus, nodes, walltime_s, account or None, qos)
+    walltime_s = min(default_s, limit_s or default_s)
+    if walltime not in (None, ""):
+        walltime_s = times.parse(walltime)
+    asked = Request(site, name, gpus, cpus, nodes, walltime_s, account, qos)
     check(asked, asked.shapes(asked.workers))
     return asked
-
-
-def check(asked: Request, shapes: list[Shape]) -> None:
-    """Refuse jobs beyond what the site allows, in plain words and before anything is sent.
-
-    Raises
-    ------
-    RequestError
-        Names the limit and what was asked.
-    """
-    terms, qos, site = asked.terms, asked.qos, asked.site
-    if terms.walltime_s is not None and asked.walltime_s > terms.walltime_s:
-        _refuse(qos, times.text(terms.walltime_s), times.text(asked.walltime_s))
-    shape = max(shapes, key=lambda shape: shape.workers)
-    if site.scheduler == "local" and asked.gpus > asked.capacity:
-        _refuse(site.name, _count(asked.capacity, "GPU"), asked.gpus)
-    if shape.per_node > asked.capacity and (asked.gpus or site.scheduler == "slurm"):
-        _refuse(site.name, f"{asked.capacity} {asked.what} a node", shape.per_node)
-    if asked.node.count is not None and shape.nodes > asked.node.count:
-        _refuse(site.name, _count(asked.node.count, "node") + " of this type", shape.nodes)
-    if terms.nodes is not None and shape.nodes > terms.nodes:
-        _refuse(qos, _count(terms.nodes, "node"), shape.nodes)
-    if asked.gpus and terms.gpus is not None and shape.workers > terms.gpus:
-        _refuse(qos, f"{terms.gpus} GPUs a job", shape.workers)
-    if terms.submitted_jobs is not None and len(shapes) > terms.submitted_jobs:
-        _refuse(qos, f"{_count(terms.submitted_jobs, 'job')} at a time", len(shapes))
-    suffix = asked.site.gpu_account_suffix
-    if asked.gpus and asked.account and not asked.account.endswith(suffix):
-        raise RequestError(
-            f"accounts that pay for GPUs on {site.name} end in {suffix}, you gave "
-            f"{asked.account}: try {asked.account}{suffix}"
-        )
-
-
-def _refuse(who: str, limit: str, asked: object) -> None:
-    raise RequestError(f"{who} allows {limit}, you asked for {asked}")
 
 
 def _chosen(
     site: Site, gpus: int | None, cpus: int | None, nodes: int | None, node_type: str | None
 ) -> tuple[str, int, int]:
     """Node type, workers with a GPU, workers without."""
-    for name, value in (("gpus", gpus), ("cpus", cpus), ("nodes", nodes)):
-        if value is not None and value < (name == "nodes"):
-            raise RequestError(f"{name}={value}: ask for {int(name == 'nodes')} or more")
     if gpus and cpus:
         raise RequestError(f"ask for gpus or for cpus, not both (gpus={gpus}, cpus={cpus})")
     if node_type is not None and node_type not in site.nodes:
@@ -263,7 +230,3 @@ def visible_gpus() -> list[str]:
         return [one.strip() for one in named.split(",") if one.strip() not in ("", "-1")]
     files = [path.name for path in Path("/dev").glob("nvidia*")]
     return sorted((name[6:] for name in files if name[6:].isdigit()), key=int)
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"

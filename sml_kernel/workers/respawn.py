@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, final
 
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 #: Longest wait for the accounting before the queue's own word is taken for the cause.
 ACCOUNTING_S = 15
-#: The same when everything is being closed.
-CLOSING_S = 5
 
 
 @dataclass(frozen=True)
@@ -79,16 +78,14 @@ class Keeper:
             self._thread.start()
 
     def stop(self) -> None:
-        """Replace nothing any more; wait a little for causes that are still open."""
+        """Replace nothing any more. Causes that are still open are for `conclude`."""
         self._stopping.set()
         if self._thread.is_alive():
             self._thread.join(timeout=2 * slurm.TIMEOUT_S)
-        end = time.monotonic() + CLOSING_S
-        while self._unexplained and time.monotonic() < end:
-            self._explain(CLOSING_S)
-            time.sleep(0.3)
-        if self._unexplained:
-            self._explain(patience_s=0)
+
+    def conclude(self, told: Mapping[str, slurm.Accounted]) -> None:
+        """After `stop`: record the losses that are still open by what the accounting told last."""
+        self._explain(told, patience_s=0)
 
     def _watch(self) -> None:
         silent = False
@@ -114,7 +111,7 @@ class Keeper:
                 for job, state in lost.values():
                     self._unexplained.append(self._replace(job, state))
         if self._unexplained:
-            self._explain(ACCOUNTING_S)
+            self._explain(self._accounted(), ACCOUNTING_S)
 
     def _lost(self) -> dict[str, tuple[WorkerJob, str]]:
         known = {job.job_id: job for job in self.queue.jobs()}
@@ -149,13 +146,15 @@ class Keeper:
         )
         return loss
 
-    def _explain(self, patience_s: float) -> None:
-        """Record losses whose cause the accounting knows, or that waited long enough for it."""
+    def _accounted(self) -> dict[str, slurm.Accounted]:
         try:
-            told = {job.job_id: job for job in slurm.history(self.jobs.name)}
+            return {job.job_id: job for job in slurm.history(self.jobs.name)}
         except slurm.SlurmError as error:
             _log.debug("no accounting, the queue's word stands: %s", error)
-            told = {}
+            return {}
+
+    def _explain(self, told: Mapping[str, slurm.Accounted], patience_s: float) -> None:
+        """Record losses whose cause the accounting knows, or that waited long enough for it."""
         for loss in list(self._unexplained):
             known = told.get(loss.job_id)
             final = known is not None and known.ended

@@ -68,7 +68,7 @@ def main(name: str, folder: str, notebook: int) -> None:
     gone = cancel_until_gone(name)
     tls.remove(run.folder)
     with run.writer("watchdog") as writer:
-        usage.append(writer, run, name)
+        usage.append(writer, run, usage.ask(run, name))
     error = "the notebook's process ended without close(); "
     error += "its jobs are cancelled" if gone else f"jobs named {name} are still in the queue"
     run.finish("stopped" if gone else "failed", error=error)

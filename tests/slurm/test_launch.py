@@ -32,7 +32,7 @@ def script_in_accounting(job_id):
 def test_four_pinned_workers_over_two_nodes_in_one_job(asked, capsys, monkeypatch):
     monkeypatch.setenv("SBATCH_QOS", "debug")  # the script is what counts
     with sml.launch(**asked | {"gpus": 4, "nodes": 2}) as workers:
-        assert "at most 0.1667 node-hours" in capsys.readouterr().out
+        assert "0.1667 node-hours, up to 0.6667 if lost" in capsys.readouterr().out
         workers.wait(timeout_s=60)
         places = sorted(workers.client.run(place).values())
         assert [gpu for _, gpu, _, _ in places] == ["0", "1", "0", "1"]
@@ -92,6 +92,26 @@ def test_scaling_keeps_what_it_can_and_is_no_loss(asked, small_site):
     assert len(workers.run.rows("usage")) == 2
 
 
+def test_a_refused_scale_leaves_what_was_held(asked, small_site, capsys):
+    """The site's file knows no limit of this QOS; Slurm does: two jobs at a time."""
+    text = small_site.read_text().replace("gpus = 1", "gpus = 2").replace("cores = 64", "cores = 4")
+    small_site.write_text(text.replace("regular", "interactive"))
+    with sml.launch(**asked | {"site": small_site, "gpus": 4, "qos": "interactive"}) as workers:
+        held = set(workers.jobs().job_id)
+        assert len(held) == 2
+        with pytest.raises(SlurmError, match="QOSMaxSubmitJobPerUserLimit"):
+            workers.scale(3)  # one job stays, the other would go for a smaller one
+        assert set(workers.jobs().job_id) == held
+        assert not workers.jobs().state.isin(slurm.ENDED).any()
+        assert "4 GPUs asked for" in repr(workers)
+        workers.scale(2)
+        capsys.readouterr()
+        workers.scale(3)
+        assert "1 job on 1 gpu node for 00:10:00 in interactive" in capsys.readouterr().out
+        workers.wait(timeout_s=60)
+    assert len(workers.run.rows("loss")) == 0
+
+
 def test_a_pending_job_shows_slurms_reason(asked, single_node):
     with sml.launch(**asked | {"site": single_node, "gpus": 2}) as workers:
         workers.wait(1, timeout_s=60)
@@ -112,6 +132,10 @@ def test_jobs_that_never_connect_leave_their_words(asked, small_site):
         with pytest.raises(WorkersError, match=r"ended .*replaced 1 times already\nno such module"):
             workers.wait(timeout_s=60)
         assert list(workers.logs().values()) == ["no such module\n"] * 2
+        workers.scale(0)  # a new request: what was given up for the old one is no reason any more
+        workers.wait(timeout_s=1)
+        with pytest.raises(TimeoutError, match="0 of 1 workers"):
+            workers.wait(1, timeout_s=0)
     losses = workers.run.rows("loss")
     assert losses.cause.tolist() == ["FAILED", "FAILED"]
     assert losses.exit_code.tolist() == ["3:0", "3:0"]
