@@ -182,6 +182,22 @@ def test_all_reduce(workers: Any) -> None:
     assert got == [(3.0, "gloo", 1), (3.0, "gloo", 1)]
 
 
+def test_a_gang_listens_on_no_address_but_its_own(workers: Any) -> None:
+    """Rendezvous and gloo ask nobody who he is: no other interface may lead to them."""
+
+    def listening(rank: int) -> list[str]:
+        import torch.distributed as dist
+
+        dist.barrier()  # all have opened what they open
+        connections = psutil.Process().net_connections("inet")
+        found = [each.laddr.ip for each in connections if each.status == psutil.CONN_LISTEN]
+        dist.barrier()
+        return found
+
+    first, second = gang.run(listening, 2, workers=workers, timeout_s=60, backend="gloo")
+    assert set(first) | set(second) == {"127.0.0.1"}
+
+
 def test_parameters_are_equal_after_ddp_training(folder: Path) -> None:
     def train(rank: int) -> list[float]:
         import torch
@@ -364,6 +380,23 @@ def test_shared_memory_of_an_ended_rank_is_freed(folder: Path) -> None:
 def test_what_a_rank_prints_is_forwarded(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
     gang.run(lambda rank: print(f"hello from {rank}\nand more"), 2, backend=None)
     assert {"[rank 0] hello from 0", "[rank 1] and more"} <= set(capfd.readouterr().err.split("\n"))
+
+
+def test_ranks_on_workers_of_this_machine(folder: Path) -> None:
+    """As `sml.launch` starts them: Dask speaks TLS, the gang finds the hosts all the same."""
+    import sml_kernel as sml
+
+    def total(rank: int, ranks: int) -> float:
+        import torch
+        import torch.distributed as dist
+
+        value = torch.tensor([float(rank + 1)])
+        dist.all_reduce(value)
+        return value.item()
+
+    with sml.launch("laptop", cpus=2, folder=folder / "run") as workers:
+        workers.wait(timeout_s=30)
+        assert gang.run(total, 2, workers=workers, timeout_s=60) == [3.0, 3.0]
 
 
 def test_a_large_closure_and_result_travel(folder: Path) -> None:

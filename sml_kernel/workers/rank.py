@@ -28,6 +28,7 @@ import os
 import pickle
 import queue
 import signal
+import socket
 import struct
 import sys
 import threading
@@ -153,7 +154,7 @@ def _join_group(seat: Seat, backend: str, inbox: Inbox, out: IO[bytes]) -> None:
 
     torch.set_num_threads(seat.threads)
     if seat.rank == 0:
-        store = dist.TCPStore(seat.address, 0, is_master=True, wait_for_workers=False)
+        store = _serve_rendezvous(seat.address)
         _send(out, b"P", str(store.port).encode())
     else:
         address, port = inbox.get()[1].decode().rsplit(" ", 1)
@@ -169,6 +170,25 @@ def _join_group(seat: Seat, backend: str, inbox: Inbox, out: IO[bytes]) -> None:
     if device is not None:
         torch.cuda.set_device(device)
     dist.init_process_group(backend, store=store, rank=seat.rank, world_size=seat.ranks)
+
+
+def _serve_rendezvous(address: str) -> torch.distributed.TCPStore:
+    """A store at a port that the system chose, on this address alone.
+
+    Left to itself a TCPStore listens on every interface of the host, and asks nobody who he is.
+    """
+    from torch.distributed import TCPStore
+
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    listener = socket.create_server((address, 0), family=family, backlog=socket.SOMAXCONN)
+    port = listener.getsockname()[1]
+    return TCPStore(
+        address,
+        port,
+        is_master=True,
+        wait_for_workers=False,
+        master_listen_fd=listener.detach(),  # the store closes it
+    )
 
 
 def _own_device(seat: Seat, store: torch.distributed.Store) -> int | None:
