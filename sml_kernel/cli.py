@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import argparse
 import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sml_kernel.workers.leftovers import Launch
 
 _DESCRIPTION = """\
 Scalable machine learning for HEP: the same notebooks, unattended.
@@ -34,11 +39,32 @@ examples:
 exit codes:
     0  done: every cell was executed
     1  cell error: a cell raised
-    2  refused before anything ran: no such notebook, parameter, value; folder not empty
+    2  refused before anything ran: notebook, parameter, value, or folder is of no use
     3  kernel killed: out of memory, kill -9
+    4  runner error: the run itself failed, for instance on a full disk
   124  timeout: the run took longer than --timeout
   130  the runner received SIGINT (Ctrl-C, or Slurm's --signal=INT@60)
   143  the runner received SIGTERM
+"""
+
+
+_JOBS = """\
+List the launches of workers that have jobs in Slurm, or TLS keys in a run folder, and say which of
+them are left behind: their notebook is gone.
+"""
+
+_JOBS_EXAMPLES = """\
+examples:
+  sml jobs
+  sml jobs --clean                           all that is left behind
+  sml jobs --clean runs/workers-20260101-a   this one, of which you know that its notebook is dead:
+                                             from another login node that cannot be seen
+  sml jobs --clean sml-0badcafe              the same by the name of its jobs
+
+exit codes:
+    0  what was asked is done
+    1  Slurm does not answer, or has jobs still in the queue
+    2  no launch is called so, or its notebook lives
 """
 
 
@@ -85,12 +111,19 @@ def _parser() -> argparse.ArgumentParser:
     jobs = commands.add_parser(
         "jobs",
         help="Slurm jobs that a killed notebook left behind",
-        description="List the Slurm jobs whose notebook is gone.",
+        description=_JOBS,
+        epilog=_JOBS_EXAMPLES,
+        formatter_class=raw,
     )
     jobs.add_argument(
         "--runs", type=Path, default=Path("runs"), help="where run folders lie (default: runs)"
     )
-    jobs.add_argument("--clean", action="store_true", help="cancel them, and remove their keys")
+    jobs.add_argument(
+        "--clean",
+        metavar="FOLDER|NAME",
+        nargs="*",
+        help="cancel jobs and remove keys: of all that is left behind, or of those named",
+    )
     jobs.set_defaults(command=_jobs)
     return parser
 
@@ -106,11 +139,16 @@ def _run(given: argparse.Namespace) -> int:
             timeout_s=given.timeout,
             progress=not given.no_progress,
         )
-    except (batch.ParameterError, records.RecordError, FileNotFoundError) as error:
+    except (batch.ParameterError, records.RecordError, OSError) as error:
         print(f"sml run: {error}", file=sys.stderr)
         return 2
+    except batch.RunnerError as error:
+        traceback.print_exception(error)  # not the notebook's fault: somebody has to look
+        return batch.EXIT_CODES["runner error"]
     print(f"{result.status}{': ' if result.error else ''}{result.error}")
     print(f"  notebook  {result.notebook}\n  page      {result.html}\n  records   {result.folder}")
+    if result.unsealed:
+        print(f"sml run: not trusted, or no page: {result.unsealed}", file=sys.stderr)
     for headline in _headlines(result.folder):
         print(f"  headline  {headline}")
     return result.exit_code
@@ -131,36 +169,68 @@ def _doctor(given: argparse.Namespace) -> int:
     from sml_kernel import doctor
 
     findings = doctor.report()
-    width = max(len(finding.name) for finding in findings)
-    for finding in findings:
-        mark = {True: "ok", False: "no", None: "--"}[finding.ok]
-        print(f"{mark:>4}  {finding.name:<{width}}  {finding.text}")
-        if finding.advice:
-            print(f"{'':>4}  {'':<{width}}  → {finding.advice}")
-    return int(any(finding.ok is False and finding.essential for finding in findings))
+    print(doctor.as_text(findings))
+    return int(not doctor.healthy(findings))
 
 
 def _jobs(given: argparse.Namespace) -> int:
     from sml_kernel.workers import SlurmError, leftovers
 
+    silent = False
     try:
         found = leftovers.find(given.runs)
     except SlurmError as error:
-        print(f"sml jobs: {error}", file=sys.stderr)
-        return 1
+        print(f"sml jobs: {error}; only keys are looked for", file=sys.stderr)
+        found, silent = leftovers.find(given.runs, ask_slurm=False), True
     for launch in found:
-        jobs = ", ".join(f"{job.job_id} {job.state}" for job in launch.jobs) or "no job, keys only"
-        owner = "left behind" if launch.left else f"notebook {launch.status} on {launch.host}"
-        print(f"{launch.folder}: {jobs} ({owner})")
+        print(_told(launch))
+    if given.clean:
+        return max(int(silent), _clean_named(found, given.clean))
     left = [launch for launch in found if launch.left]
     if not left:
-        print("nothing is left behind")
-        return 0
-    if not given.clean:
+        print("nothing is left behind" if not silent else "no keys are left behind")
+    elif given.clean is None:
         print("sml jobs --clean cancels what is left behind and removes its keys")
-        return 0
-    remain = leftovers.clean(left)
-    print(f"cleaned {len(left) - len(remain)} of {len(left)}")
+    else:
+        return max(int(silent), _clean(left))
+    return int(silent)
+
+
+def _told(launch: Launch) -> str:
+    """A line on a launch: folder, name, jobs, and who looks after it."""
+    jobs = ", ".join(f"{job.job_id} {job.state}" for job in launch.jobs)
+    what = f"{launch.name}: {jobs}" if jobs else "no job seen, keys only"
+    if launch.left:
+        owner = "left behind"
+    elif launch.status == "unknown":
+        owner = "its run folder is gone: name it to clean it"
+    elif launch.alive:
+        owner = "its notebook lives"
+    else:
+        owner = f"its notebook ran on {launch.host}: if that is dead, name it to clean it"
+    return f"{launch.folder}: {what} ({owner})"
+
+
+def _clean_named(found: list[Launch], names: list[str]) -> int:
+    """Clean the launches of these folders or names, all or none; an exit code."""
+    chosen = []
+    for name in names:
+        called = [launch for launch in found if launch.called(name)]
+        if not called:
+            print(f"sml jobs: no launch listed here is called {name}", file=sys.stderr)
+            return 2
+        if called[0].alive:
+            print(f"sml jobs: the notebook of {name} lives: close its workers", file=sys.stderr)
+            return 2
+        chosen += called
+    return _clean(chosen)
+
+
+def _clean(launches: list[Launch]) -> int:
+    from sml_kernel.workers import leftovers
+
+    remain = leftovers.clean(launches)
+    print(f"cleaned {len(launches) - len(remain)} of {len(launches)}")
     return int(bool(remain))
 
 

@@ -157,6 +157,27 @@ def test_what_does_not_fit_is_refused_before_anything_runs(
     assert {each.name for each in tmp_path.iterdir()} == {"jupyter", "study.ipynb"}
 
 
+def test_a_page_that_cannot_be_written_does_not_change_the_status(tmp_path: Path) -> None:
+    """/dev/full is a disk without room."""
+    cell = "from pathlib import Path; Path(folder).parent.joinpath('study.html')"
+    cell += ".symlink_to('/dev/full')"
+    result = run(notebook(tmp_path, cell, parameters=PARAMETERS))
+    assert (result.status, result.exit_code) == ("done", 0)
+    assert "No space left on device" in result.unsealed
+    said = records.Run(result.folder).provenance()
+    assert (said["status"], said["outcome"], said["exit_code"]) == ("done", "done", 0)
+
+
+def test_an_error_of_the_runner_is_not_the_notebooks(tmp_path: Path) -> None:
+    """Papermill cannot write its notebook: a folder came into its place."""
+    cell = "from pathlib import Path; here = Path(folder).parent / 'study.ipynb'; here.unlink(); "
+    cell += "here.mkdir()"
+    with pytest.raises(batch.RunnerError, match="IsADirectoryError"):
+        run(notebook(tmp_path, cell, "1", parameters=PARAMETERS))
+    said = records.Run(tmp_path / "run").provenance()
+    assert (said["status"], said["outcome"], said["exit_code"]) == ("failed", "runner error", 4)
+
+
 def test_a_full_folder_is_refused(tmp_path: Path) -> None:
     path = notebook(tmp_path, "1")
     (tmp_path / "run").mkdir()
@@ -166,7 +187,16 @@ def test_a_full_folder_is_refused(tmp_path: Path) -> None:
 
 
 def test_values_from_text() -> None:
-    known = {"label": batch.Parameter("label", "str", "''")}
+    annotations = {
+        "label": "str",
+        "account": "str | None",
+        "site": "Optional[str]",
+        "n": "int | str",
+    }
+    known = {name: batch.Parameter(name, kind, "''") for name, kind in annotations.items()}
+    either = batch.parse(known, ["account=1234", "site=None", "n=5", 'label="x"'])
+    assert either == {"account": "1234", "site": None, "n": 5, "label": '"x"'}
+    assert batch.check(known, either) == either
     pairs = ["label=12", "a=12", "b=1e-3", "c=true", "d=None", "e=[1, 2]", "f=laptop", "g=x=y"]
     assert batch.parse(known, pairs) == {
         "label": "12",

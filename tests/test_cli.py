@@ -105,6 +105,71 @@ def test_what_is_refused_has_its_own_exit_code(sleeper: Path) -> None:
     assert [each.name for each in sleeper.iterdir()] == ["sleeper.ipynb"]
 
 
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ((".",), "is a folder: name a notebook in it"),
+        (("empty.ipynb",), "empty.ipynb is not a notebook"),
+        (("list.ipynb",), "list.ipynb is not a notebook"),
+        (("latin.ipynb",), "latin.ipynb is not a notebook"),
+        (("sleeper.ipynb", "--folder", "empty.ipynb"), "empty.ipynb is a file: name a new folder"),
+        (("sleeper.ipynb", "--folder", "empty.ipynb/run"), "Not a directory"),
+    ],
+)
+def test_what_is_no_notebook_or_folder_is_refused(
+    given: tuple[str, ...], words: str, sleeper: Path
+) -> None:
+    (sleeper / "empty.ipynb").write_text("{}")
+    (sleeper / "list.ipynb").write_text("[]")
+    (sleeper / "latin.ipynb").write_bytes(b'{"\xe9": 1}')
+    done = sml("run", *given, cwd=sleeper)
+    assert (done.returncode, "Traceback" in done.stderr) == (2, False)
+    assert words in done.stderr
+
+
+def launched(folder: Path, host: str | None = None) -> Path:
+    """The run folder of a launch whose process has ended, with its keys."""
+    code = "import sys; from sml_kernel import records; "
+    code += "records.start(sys.argv[1], kind=sys.argv[2], parameters={})"
+    kind = "workers" if folder.name.startswith("workers") else "notebook"
+    subprocess.run([sys.executable, "-c", code, str(folder), kind], check=True)
+    if host is not None:
+        records.Run(folder).note(host=host)
+    (folder / "tls").mkdir()
+    (folder / "tls" / "key.pem").touch(mode=0o600)
+    return folder / "tls"
+
+
+def test_keys_are_found_at_any_depth_of_launches_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A Slurm that does not answer is a line, and keys are cleaned all the same."""
+    ours = launched(tmp_path / "runs" / "demo" / "results" / "workers")
+    elsewhere = launched(tmp_path / "runs" / "workers-b", host="login07")
+    others = launched(tmp_path / "runs" / "server")
+    (tmp_path / "bin").mkdir()
+    squeue = tmp_path / "bin" / "squeue"
+    squeue.write_text("#!/bin/sh\necho no controller >&2\nexit 1\n")
+    squeue.chmod(0o755)
+    monkeypatch.setenv("PATH", str(squeue.parent))
+    done = sml("jobs", "--clean", cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == [
+        "sml jobs: Slurm's squeue says: no controller; only keys are looked for"
+    ]
+    assert (ours.exists(), elsewhere.exists(), others.exists()) == (False, True, True)
+    assert records.Run(ours.parent).status() == "stopped"
+    assert "ran on login07" in done.stdout
+
+    squeue.unlink()  # a machine without Slurm
+    named = sml("jobs", "--clean", "runs/workers-b", cwd=tmp_path)
+    assert (named.returncode, named.stdout.splitlines()[-1]) == (0, "cleaned 1 of 1")
+    assert not elsewhere.exists()
+    unknown = sml("jobs", "--clean", "runs/server", cwd=tmp_path)
+    assert (unknown.returncode, others.exists()) == (2, True)
+    assert "no launch listed here is called runs/server" in unknown.stderr
+
+
 def test_help_is_instant_and_teaches(tmp_path: Path) -> None:
     before = time.monotonic()
     text = sml("--help").stdout

@@ -14,6 +14,7 @@ status             exit code  meaning
 ``done``           0          every cell was executed
 ``cell error``     1          a cell raised
 ``kernel killed``  3          the kernel ended in mid-run: out of memory, kill -9, os._exit
+``runner error``   4          papermill or the runner failed, not the notebook: `RunnerError`
 ``timeout``        124        the whole run took longer than ``timeout_s``
 ``signal``         128 + n    the runner received SIGINT (130) or SIGTERM (143)
 =================  =========  ==================================================================
@@ -24,6 +25,7 @@ very Python, whatever kernelspecs the machine has, and works in the current dire
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import threading
@@ -41,11 +43,25 @@ from sml_kernel.batch.parameters import Parameter, ParameterError, check, declar
 if TYPE_CHECKING:
     from sml_kernel.batch.execution import Execution
 
-__all__ = ["EXIT_CODES", "Parameter", "ParameterError", "Result", "parameters_of", "parse", "run"]
+__all__ = [
+    "EXIT_CODES",
+    "Parameter",
+    "ParameterError",
+    "Result",
+    "RunnerError",
+    "parameters_of",
+    "parse",
+    "run",
+]
 
-EXIT_CODES = {"done": 0, "cell error": 1, "kernel killed": 3, "timeout": 124}
+EXIT_CODES = {"done": 0, "cell error": 1, "kernel killed": 3, "runner error": 4, "timeout": 124}
+_log = logging.getLogger(__name__)
 #: For a cell to leave in order after SIGINT, before its kernel is killed.
 _GRACE_S = 5.0
+
+
+class RunnerError(RuntimeError):
+    """The run failed for a reason that is not the notebook's, such as a full disk; its cause is."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +86,8 @@ class Result:
         The executed notebook, trusted, and the same as a page that loads nothing from elsewhere.
     error
         One line, empty when done.
+    unsealed
+        Why the notebook is not trusted or has no page, for instance a full disk; empty: it has.
     """
 
     status: str
@@ -78,6 +96,7 @@ class Result:
     html: Path
     error: str
     exit_code: int
+    unsealed: str = ""
 
 
 def run(
@@ -113,7 +132,10 @@ def run(
     Raises
     ------
     FileNotFoundError, ParameterError, RecordError
-        No such notebook; a name or a value that it does not take; a folder that is not empty.
+        No such notebook; no notebook, or a name or a value that it does not take; a folder that
+        is not empty or a file.
+    RunnerError
+        The run itself failed.
 
     Notes
     -----
@@ -122,14 +144,15 @@ def run(
     source = Path(notebook)
     known = parameters_of(source)
     values = check(known, parameters or {})
+    if folder is not None and Path(folder).exists() and not Path(folder).is_dir():
+        raise records.RecordError(f"{folder} is a file: name a new folder, or an empty one")
     record = records.start(folder, kind="notebook", parameters=values)
     if "folder" in known:
         values = {"folder": str(record.folder.resolve() / "results"), **values}
     try:
         return _execute(record, source, values, timeout_s, progress)
-    except BaseException as error:  # papermill's own, a full disk: no status of the notebook
-        record.finish("failed", outcome="runner error", error=f"{type(error).__name__}: {error}")
-        raise
+    except Exception as error:  # papermill's own, a full disk: no status of the notebook
+        raise _runner_error(record, error) from error
 
 
 def parameters_of(notebook: str | os.PathLike[str]) -> dict[str, Parameter]:
@@ -142,14 +165,20 @@ def parameters_of(notebook: str | os.PathLike[str]) -> dict[str, Parameter]:
     """
     import nbformat
 
+    if Path(notebook).is_dir():
+        raise ParameterError(f"{notebook} is a folder: name a notebook in it")
     try:
         content = nbformat.read(notebook, as_version=4)
+        cells = content.cells
     except nbformat.reader.NotJSONError:
         raise ParameterError(f"{notebook} is not a notebook: it is not JSON") from None
+    except (UnicodeDecodeError, nbformat.ValidationError, AttributeError) as error:
+        what = str(error).partition("\n")[0]  # AttributeError: JSON, but of another form
+        raise ParameterError(f"{notebook} is not a notebook: {what}") from None
     language = content.metadata.get("kernelspec", {}).get("language", "python")
     if language != "python":
         raise ParameterError(f"{notebook} is a notebook of {language}; only Python runs here")
-    return declared(content.cells)
+    return declared(cells)
 
 
 def _execute(
@@ -195,7 +224,7 @@ def _follow(execution: Execution, received: list[int], timeout_s: float | None) 
 
 
 def _conclude(record: records.Run, execution: Execution, ended_by: _EndedBy | None) -> Result:
-    """Status, notebook, page, record: in this order, so that a finished record has them all."""
+    """The status first: what happens to the page does not change how the run went."""
     from sml_kernel.batch.execution import seal
 
     status, error = execution.verdict()
@@ -203,8 +232,6 @@ def _conclude(record: records.Run, execution: Execution, ended_by: _EndedBy | No
     if ended_by is not None and status != "done":  # what the kernel died of, or a cell raised
         status, code = ended_by.status, ended_by.exit_code
         error = f"{ended_by.what} {execution.place()}"
-    html = execution.output.with_suffix(".html")
-    seal(execution, status, error, html)
     raised = execution.raised if status == "cell error" else (None, None)
     record.finish(
         {"done": "done", "signal": "stopped"}.get(status, "failed"),
@@ -215,7 +242,25 @@ def _conclude(record: records.Run, execution: Execution, ended_by: _EndedBy | No
         error_name=raised[0],
         error_value=raised[1],
     )
-    return Result(status, record.folder, execution.output, html, error, code)
+    html, unsealed = execution.output.with_suffix(".html"), ""
+    try:
+        seal(execution, status, error, html)
+    except Exception as failure:
+        unsealed = f"{type(failure).__name__}: {failure}"
+        _log.warning("the run is %s, but its notebook is not sealed: %s", status, unsealed)
+    return Result(status, record.folder, execution.output, html, error, code, unsealed)
+
+
+def _runner_error(record: records.Run, error: Exception) -> RunnerError:
+    """The error to raise, after the record was told: which may fail for the same reason."""
+    told = f"{type(error).__name__}: {error}"
+    failure = RunnerError(told)
+    code = EXIT_CODES["runner error"]
+    try:
+        record.finish("failed", outcome="runner error", exit_code=code, error=told)
+    except OSError as second:
+        failure.add_note(f"and the record could not be finished: {second}")
+    return failure
 
 
 @contextmanager

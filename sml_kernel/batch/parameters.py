@@ -100,15 +100,19 @@ def check(known: Mapping[str, Parameter], values: Mapping[str, Any]) -> dict[str
 def parse(known: Mapping[str, Parameter], pairs: Sequence[str]) -> dict[str, Any]:
     """Values from ``name=value`` texts: JSON, or True, False, None as Python has them, or text.
 
-    A parameter that is annotated ``str`` takes the text as it stands.
+    A parameter whose annotation has ``str`` takes the text as it stands, unless that is a value of
+    another type which the annotation has too: ``None`` for ``str | None``.
     """
     values = {}
     for pair in pairs:
         name, equals, text = pair.partition("=")
         if not equals or not name:
             raise ParameterError(f"write a parameter as name=value, not {pair!r}")
-        is_text = name in known and known[name].annotation == "str"
-        values[name] = text if is_text else _value(text)
+        accepted = _accepted(known[name].annotation) if name in known else None
+        value = _value(text)
+        if accepted and str in accepted and (type(value) not in accepted or type(value) is str):
+            value = text
+        values[name] = value
     return values
 
 
@@ -140,13 +144,23 @@ def _check_type(parameter: Parameter, value: Any) -> None:
             f"{parameter.name}: a {type(value).__name__} cannot be written into a notebook; "
             "give numbers, text, booleans, None, lists or dicts"
         ) from None
-    names = [part.strip().split("[")[0] for part in parameter.annotation.split("|")]
-    if not all(name in _CHECKED for name in names):
+    accepted = _accepted(parameter.annotation)
+    if accepted is None:
         return
-    accepted = {kind for name in names for kind in _CHECKED[name]}
     number_like = isinstance(value, bool) and bool not in accepted  # True is an int to Python
     if number_like or not isinstance(value, tuple(accepted)):
         raise ParameterError(
             f"{parameter.name} is {parameter.annotation} in the notebook, not "
             f"{type(value).__name__} ({value!r})"
         )
+
+
+def _accepted(annotation: str) -> set[type] | None:
+    """The types that an annotation allows; None: it is not understood, so anything goes."""
+    plain = annotation.removeprefix("typing.")
+    if plain.startswith("Optional[") and plain.endswith("]"):
+        plain = plain.removeprefix("Optional[").removesuffix("]") + " | None"
+    names = [part.strip().split("[")[0] for part in plain.split("|")]
+    if not all(name in _CHECKED for name in names):
+        return None
+    return {kind for name in names for kind in _CHECKED[name]}

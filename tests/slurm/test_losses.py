@@ -120,6 +120,32 @@ def test_a_killed_notebook_leaves_no_job_running_or_pending(busy_notebook, tmp_p
     assert len(run.rows("usage")) == 2
 
 
+def test_one_whose_login_node_died_is_cleaned_by_its_name(busy_notebook, tmp_path, own_jobs):
+    """From another host its notebook cannot be seen to be gone; here the record says so."""
+    process, watchdog = busy_notebook
+    run = sml.records.Run(tmp_path / "run")
+    jobs = [sys.executable, "-m", "sml_kernel.cli", "jobs", "--runs", str(tmp_path)]
+
+    def sml_jobs(*arguments):
+        return subprocess.run([*jobs, *arguments], capture_output=True, text=True)
+
+    alive = sml_jobs("--clean", str(run.folder))
+    assert (alive.returncode, "lives: close its workers" in alive.stderr) == (2, True)
+    os.kill(watchdog, signal.SIGKILL)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    run.note(host="login07")
+    said = sml_jobs("--clean").stdout
+    assert "its notebook ran on login07: if that is dead, name it to clean it" in said
+    assert len(own_jobs()) == 2
+    name = own_jobs()[0].name
+    cleaned = sml_jobs("--clean", name)
+    assert (cleaned.returncode, cleaned.stdout.splitlines()[-1]) == (0, "cleaned 1 of 1")
+    assert own_jobs() == []
+    assert not (run.folder / "tls").exists()
+    assert run.status() == "stopped"
+
+
 def test_without_its_watchdog_the_leftovers_are_found_and_cleaned(busy_notebook, tmp_path):
     process, watchdog = busy_notebook
 
