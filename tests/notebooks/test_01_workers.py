@@ -4,24 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import papermill
 import pytest
 
-from sml_kernel import records
+from sml_kernel import batch, records
 
 NOTEBOOK = Path(__file__).parents[2] / "notebooks" / "01_workers.ipynb"
 
 
 @pytest.mark.notebook
 def test_workers_of_this_machine_find_the_acceptance(tmp_path):
-    papermill.execute_notebook(
-        NOTEBOOK,
-        tmp_path / "out.ipynb",
-        parameters={"folder": "run", "decays": 200_000},
-        cwd=tmp_path,
-        progress_bar=False,
-    )
-    run = records.Run(tmp_path / "run")
+    result = batch.run(NOTEBOOK, {"decays": 200_000}, folder=tmp_path / "run", progress=False)
+    assert (result.status, result.error) == ("done", "")
+    run = records.Run(result.folder / "results")
     assert run.status() == "done"
     (row,) = run.rows("acceptance").itertuples()
     assert row.total == 200_000

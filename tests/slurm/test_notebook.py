@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import papermill
 import pytest
 
 from sml_kernel import batch, records
@@ -15,14 +14,14 @@ NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 @pytest.mark.notebook
 def test_the_same_notebook_runs_on_pinned_workers_in_a_job(slurm_mini, tmp_path):
     slurm = {"site": slurm_mini, "gpus": 2, "cpus": 0, "account": "m1234_g", "qos": "shared"}
-    papermill.execute_notebook(
+    result = batch.run(
         NOTEBOOKS / "01_workers.ipynb",
-        tmp_path / "out.ipynb",
-        parameters={"folder": "run", "decays": 200_000, **slurm},
-        cwd=tmp_path,
-        progress_bar=False,
+        {"decays": 200_000, **slurm},
+        folder=tmp_path / "run",
+        progress=False,
     )
-    run = records.Run(tmp_path / "run")
+    assert (result.status, result.error) == ("done", "")
+    run = records.Run(result.folder / "results")
     assert sorted(run.rows("place").gpu) == ["0", "1"]
     (row,) = run.rows("acceptance").itertuples()
     assert abs(row.pull) < 5
