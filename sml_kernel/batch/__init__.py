@@ -151,8 +151,11 @@ def run(
         values = {"folder": str(record.folder.resolve() / "results"), **values}
     try:
         return _execute(record, source, values, timeout_s, progress)
-    except Exception as error:  # papermill's own, a full disk: no status of the notebook
-        raise _runner_error(record, error) from error
+    except BaseException as error:  # papermill's own, a full disk: no status of the notebook
+        failure = _runner_error(record, error)
+        if isinstance(error, KeyboardInterrupt):
+            raise
+        raise failure from error
 
 
 def parameters_of(notebook: str | os.PathLike[str]) -> dict[str, Parameter]:
@@ -251,7 +254,7 @@ def _conclude(record: records.Run, execution: Execution, ended_by: _EndedBy | No
     return Result(status, record.folder, execution.output, html, error, code, unsealed)
 
 
-def _runner_error(record: records.Run, error: Exception) -> RunnerError:
+def _runner_error(record: records.Run, error: BaseException) -> RunnerError:
     """The error to raise, after the record was told: which may fail for the same reason."""
     told = f"{type(error).__name__}: {error}"
     failure = RunnerError(told)

@@ -122,7 +122,7 @@ def clean(launches: list[Launch], *, patience_s: float = 60.0) -> list[Launch]:
 def _is_launch(folder: Path) -> bool:
     """Whether it is the run folder of workers: other people's keys are nobody's business here."""
     try:
-        return records.Run(folder).provenance()["kind"] == "workers"
+        return records.Run(folder).provenance().get("kind") == "workers"
     except records.RecordError:
         return False
 
