@@ -142,7 +142,7 @@ class InteractionGNN(nn.Module):
                     collects=not (last and self.form.nodes_first),
                     overwrites=edges is not first_edges or not concat,
                 )
-            elif not last or self.form.decodes_ends:
+            elif not last or self.form.decodes_ends or self.form.nodes_first:
                 reduced = aggregate(edges, sums, graph, self.aggregations)
                 nodes = self.runner.rows(self.node_updates[block], [seen, reduced], residual)
         logits = self._decode(edges, nodes, graph).squeeze(1)
@@ -188,6 +188,36 @@ class InteractionGNN(nn.Module):
         model = cls(**given, form=form)
         model.load_state_dict(load_file(path))
         return model.eval()
+
+    @classmethod
+    def from_acorn(
+        cls, checkpoint: str | os.PathLike[str], output_layer_norm: bool | None = None
+    ) -> InteractionGNN:
+        """Read a Lightning checkpoint of acorn's InteractionGNN or InteractionGNN2.
+
+        Parameters
+        ----------
+        checkpoint
+            The ``.ckpt`` file. Only tensors and plain values are loaded from it, never code.
+        output_layer_norm
+            Whether perceptrons normalise before their output activation. Versions of acorn differ;
+            needed only where the checkpoint's settings do not say and it matters.
+
+        Returns
+        -------
+        InteractionGNN
+            With the same logits on the same features, which the caller prepares as acorn's stage
+            does (its scales, and its copies of features for strip hits of the endcaps).
+
+        Raises
+        ------
+        ValueError
+            The file holds more than tensors and plain values, another network, or settings that
+            are not read (batch norm, undirected graphs).
+        """
+        from sml_kernel.tracking import acorn
+
+        return acorn.read(checkpoint, output_layer_norm)
 
 
 def _settings(

@@ -14,8 +14,8 @@ from sml_kernel.tracking.blocks import Work, in_blocks
 from sml_kernel.tracking.perceptron import Steps, on_edges, on_rows, steps
 from sml_kernel.tracking.segments import Incidence
 
-#: Rows a block on a CPU: at width 128, 0.5 MB an array, so that a few fit in the cache.
-CACHED_ROWS = 1024
+#: Rows a block on a CPU: at width 128, 1 MB an array; half or twice as many cost the same.
+CACHED_ROWS = 2048
 _SHAPES = 64  # compiled shapes of one function before torch gives up; each is meant
 
 
