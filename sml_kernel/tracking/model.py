@@ -54,7 +54,7 @@ class InteractionGNN(nn.Module):
         max and std.
     checkpointing
         Make internals again for the gradient instead of keeping them: less memory, the same
-        numbers. None: on a CPU, where it costs no time, and not on a GPU.
+        numbers. None: on a CPU for arrays beyond its cache, where it costs no time, else not.
     form
         Which member of the family; None is the one above.
 
