@@ -257,3 +257,10 @@ assert not failed, failed
 @pytest.mark.parametrize("code", [IMPORTED, IN_A_THREAD])
 def test_dask_jobqueue_leaves_ctrl_c_alone_and_loads_in_a_thread(code):
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_waiting_for_more_than_was_asked_for_says_so(tmp_path):
+    with sml.launch("laptop", cpus=1, folder=tmp_path / "run") as workers:
+        workers.wait(1, timeout_s=30)
+        with pytest.raises(sml.workers.WorkersError, match="2 workers never come: 1 were asked"):
+            workers.wait(2)

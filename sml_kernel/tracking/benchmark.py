@@ -27,7 +27,7 @@ from torch import nn
 from torch_geometric.data import Data
 
 from sml_kernel.tracking.model import InteractionGNN
-from sml_kernel.tracking.ranks import _add_over_ranks, _device, edge_loss, share
+from sml_kernel.tracking.ranks import add_over_ranks, device_of_rank, edge_loss, share
 from sml_kernel.tracking.store import GraphStore, open_graphs, write_graphs
 from sml_kernel.workers import gang
 
@@ -173,7 +173,7 @@ def time_rank(
     rank: int, ranks: int, *, folder: Path, settings: StepSettings, whole: int
 ) -> list[dict[str, Any]]:
     """One rank's rows: where it runs, and what it did in each step of `whole` graphs."""
-    store, device = open_graphs(folder), _device()
+    store, device = open_graphs(folder), device_of_rank()
     torch.manual_seed(settings.seed)
     first = store[0]
     model = InteractionGNN(
@@ -224,7 +224,7 @@ def _timed_step(
     if dist.is_initialized() and dist.get_world_size() > 1:
         dist.all_reduce(torch.zeros(1, device=device))  # comes back when the slowest is there
     together = _now(device)
-    loss = _add_over_ranks(model, loss)
+    loss = add_over_ranks(model, loss)
     added = _now(device)
     nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     optimiser.step()

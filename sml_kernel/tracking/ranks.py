@@ -43,7 +43,7 @@ def train_rank(rank: int, ranks: int, *, folder: Path, settings: Settings) -> st
     run = records.Run(folder)
     graphs = open_graphs(folder / "graphs" / "train")
     validation = open_graphs(folder / "graphs" / "validation")
-    device = _device()
+    device = device_of_rank()
     model = InteractionGNN.load(folder / "checkpoints" / INITIAL).to(device).train()
     optimiser = torch.optim.AdamW(model.parameters(), lr=settings.learning_rate)
     steps = settings.epochs * -(-len(graphs) // settings.batch)
@@ -171,7 +171,7 @@ def _step(
         part.backward()
         loss += part.detach()
     clock.append(time.perf_counter())
-    loss = _add_over_ranks(model, loss)
+    loss = add_over_ranks(model, loss)
     norm = nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     clock.append(time.perf_counter())
     return {
@@ -183,7 +183,7 @@ def _step(
     }
 
 
-def _add_over_ranks(model: nn.Module, loss: Tensor) -> Tensor:
+def add_over_ranks(model: nn.Module, loss: Tensor) -> Tensor:
     """Sum gradients and loss over all ranks in one message; gives the summed loss."""
     if not dist.is_initialized() or dist.get_world_size() == 1:
         return loss
@@ -196,7 +196,7 @@ def _add_over_ranks(model: nn.Module, loss: Tensor) -> Tensor:
     return flat[0]
 
 
-def _device() -> torch.device:
+def device_of_rank() -> torch.device:
     """This rank's GPU, if there are any; pinned ranks see one only."""
     import os
 
