@@ -109,15 +109,15 @@ class Workers:
         Raises
         ------
         WorkersError
-            More than were asked for; or a job is lost and its retries are spent: says why, with
+            More than were asked for, without a time limit; or a job is lost and its retries are spent: says why, with
             the end of its log.
         TimeoutError
             Not in time; says what the jobs are waiting for.
         """
         wanted = self._wanted if workers is None else whole("workers", workers, 0)
-        if wanted > self._wanted:
+        if wanted > self._wanted and timeout_s is None:
             raise WorkersError(
-                f"{wanted} workers never come: {self._wanted} were asked for (`scale` asks for more)"
+                f"{wanted} workers never come: {self._wanted} were asked for (see `scale`)"
             )
         end = math.inf if timeout_s is None else time.monotonic() + timeout_s
         while (connected := self._connected()) < wanted:
