@@ -109,8 +109,8 @@ class Workers:
         Raises
         ------
         WorkersError
-            More than were asked for, without a time limit; or a job is lost and its retries are spent: says why, with
-            the end of its log.
+            More than were asked for, and no time limit; or a job is lost and its retries are
+            spent: says why, with the end of its log.
         TimeoutError
             Not in time; says what the jobs are waiting for.
         """
