@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch_geometric.nn import MessagePassing
 
 from sml_kernel.tracking import InteractionGNN
-from sml_kernel.tracking.compiled import compiled
+from sml_kernel.tracking.compilation import compiled
 
 Graph = tuple[Tensor, Tensor, Tensor]
 Form = Callable[[Tensor, Tensor, Tensor], Tensor]

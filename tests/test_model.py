@@ -17,7 +17,7 @@ from sml_kernel.tracking import (
     InteractionGNN,
     runner,
 )
-from sml_kernel.tracking.compiled import compiled
+from sml_kernel.tracking.compilation import compiled
 from sml_kernel.tracking.form import Form
 from sml_kernel.tracking.segments import incidence
 

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sml_kernel.tracking.benchmark import StepBenchmark, step_benchmark
+    from sml_kernel.tracking.compilation import compiled
     from sml_kernel.tracking.cuts import learn_cuts
     from sml_kernel.tracking.events import Event, InputError
     from sml_kernel.tracking.fiducial import Fiducial
+    from sml_kernel.tracking.form import Form
     from sml_kernel.tracking.graphs import build_graphs, summarise_graphs
     from sml_kernel.tracking.metrics import score_edges, score_tracks
     from sml_kernel.tracking.model import InteractionGNN
@@ -23,12 +25,14 @@ if TYPE_CHECKING:
 _MODULES = {
     "Event": "events",
     "Fiducial": "fiducial",
+    "Form": "form",
     "InputError": "events",
     "InteractionGNN": "model",
     "StepBenchmark": "benchmark",
     "TrainingRun": "training",
     "append_scores": "scores",
     "build_graphs": "graphs",
+    "compiled": "compilation",
     "find_tracks": "tracks",
     "join_segments": "tracks",
     "learn_cuts": "cuts",
