@@ -57,8 +57,8 @@ class StageScores:
         """
         rows = [{"stage": stage, **scores.row(rule)} for stage, scores in self._named().items()]
         table = pd.DataFrame(rows)
-        found = [table.particles.iloc[0], *table.reconstructed]
-        table["lost"] = -np.diff(found)
+        found = np.array([table.particles.iloc[0], *table.reconstructed], int)
+        table["lost"] = found[:-1] - found[1:]
         return table[_SHOWN]
 
     def headline(self, rule: str | None = None) -> str:
