@@ -59,7 +59,7 @@ class StageScores:
         table = pd.DataFrame(rows)
         found = np.array([table.particles.iloc[0], *table.reconstructed], int)
         table["lost"] = found[:-1] - found[1:]
-        return table[_SHOWN]
+        return table[_SHOWN].astype({"particles": int, "tracks": int})
 
     def headline(self, rule: str | None = None) -> str:
         """The network's figures with the ceiling's, in a line with the cuts."""
