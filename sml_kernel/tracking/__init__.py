@@ -13,10 +13,10 @@ if TYPE_CHECKING:
     from sml_kernel.tracking.fiducial import Fiducial
     from sml_kernel.tracking.form import Form
     from sml_kernel.tracking.graphs import build_graphs, summarise_graphs
-    from sml_kernel.tracking.metrics import score_edges, score_tracks
+    from sml_kernel.tracking.metrics import score_tracks
     from sml_kernel.tracking.model import InteractionGNN
     from sml_kernel.tracking.readers import read_acts_csv, read_colliderml, read_trackml
-    from sml_kernel.tracking.scores import append_scores, score_segments
+    from sml_kernel.tracking.scores import append_scores, score_edges, score_segments
     from sml_kernel.tracking.simulation import simulate
     from sml_kernel.tracking.stages import score_stages
     from sml_kernel.tracking.tracks import find_tracks, join_segments
@@ -39,7 +39,7 @@ _MODULES = {
     "read_acts_csv": "readers",
     "read_colliderml": "readers",
     "read_trackml": "readers",
-    "score_edges": "metrics",
+    "score_edges": "scores",
     "score_segments": "scores",
     "score_stages": "stages",
     "score_tracks": "metrics",

@@ -27,7 +27,6 @@ import pandas as pd
 from sml_kernel.tracking.events import Event, pseudorapidity, transverse_momentum
 from sml_kernel.tracking.fiducial import Fiducial
 from sml_kernel.tracking.kinematics import track_parameters
-from sml_kernel.tracking.scores import check_scores
 
 RULES = ("atlas", "one-way", "two-way")
 
@@ -185,41 +184,6 @@ def binomial(successes: int, trials: int) -> tuple[float, float]:
     return p, float(np.sqrt(p * (1 - p) / trials + 0.25 / trials**2) / (1 + 1 / trials))
 
 
-def score_edges(
-    y: np.ndarray, scores: np.ndarray, target: np.ndarray, cut: float
-) -> dict[str, float]:
-    """Edge figures by acorn's definitions.
-
-    Parameters
-    ----------
-    y
-        [E] whether an edge is a true segment.
-    scores
-        [E] between 0 and 1.
-    target
-        [E] whether it is one that counts (of a fiducial particle).
-    cut
-        Edges of a higher score are taken.
-
-    Returns
-    -------
-    dict
-        ``eff``, ``target_pur``, ``total_pur``, ``pur`` and ``auc`` (on target truth).
-    """
-    check_scores(scores, len(y))
-    y, target = np.asarray(y, bool), np.asarray(target, bool) & np.asarray(y, bool)
-    taken = np.asarray(scores) > cut
-    n, hit = int(taken.sum()), int((taken & target).sum())
-    others = int((taken & y & ~target).sum())
-    return {
-        "eff": hit / target.sum() if target.any() else float("nan"),
-        "target_pur": hit / n if n else float("nan"),
-        "total_pur": (hit + others) / n if n else float("nan"),
-        "pur": hit / (n - others) if n > others else float("nan"),
-        "auc": _auc(target, np.asarray(scores)),
-    }
-
-
 def _bin_edges(against: str, fiducial: Fiducial) -> np.ndarray:
     known = {
         "pt_gev": (fiducial.min_pt_gev or 0.1) * np.array([1, 1.2, 1.5, 2, 3, 5, 10, np.inf]),
@@ -306,12 +270,3 @@ def _row(
         "fake_rate_all": float((~tracks[rule]).mean()) if len(tracks) else float("nan"),
         "tracks_all": len(tracks),
     }
-
-
-def _auc(truth: np.ndarray, scores: np.ndarray) -> float:
-    """Area under the ROC curve from ranks (Mann–Whitney), ties shared; nan without both classes."""
-    positives, negatives = int(truth.sum()), int((~truth).sum())
-    if not positives or not negatives:
-        return float("nan")
-    ranks = pd.Series(scores).rank().to_numpy()
-    return float((ranks[truth].sum() - positives * (positives + 1) / 2) / (positives * negatives))

@@ -1,10 +1,11 @@
-"""Scores of candidate segments: from a network, and checked before anything is made of them."""
+"""Scores of candidate segments: from a network, checked, and how well they tell true ones."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import nn
 from torch_geometric.data import Data
@@ -46,3 +47,47 @@ def append_scores(
         for truth in (0, 1):
             counts[truth] += np.histogram(each[graph.y.numpy() == truth], edges)[0]
     writer.append("scores", edges=edges, true=counts[1], false=counts[0])
+
+
+def score_edges(
+    y: np.ndarray, scores: np.ndarray, target: np.ndarray, cut: float
+) -> dict[str, float]:
+    """Edge figures by acorn's definitions.
+
+    Parameters
+    ----------
+    y
+        [E] whether an edge is a true segment.
+    scores
+        [E] between 0 and 1.
+    target
+        [E] whether it is one that counts (of a fiducial particle).
+    cut
+        Edges of a higher score are taken.
+
+    Returns
+    -------
+    dict
+        ``eff``, ``target_pur``, ``total_pur``, ``pur`` and ``auc`` (on target truth).
+    """
+    check_scores(scores, len(y))
+    y, target = np.asarray(y, bool), np.asarray(target, bool) & np.asarray(y, bool)
+    taken = np.asarray(scores) > cut
+    n, hit = int(taken.sum()), int((taken & target).sum())
+    others = int((taken & y & ~target).sum())
+    return {
+        "eff": hit / target.sum() if target.any() else float("nan"),
+        "target_pur": hit / n if n else float("nan"),
+        "total_pur": (hit + others) / n if n else float("nan"),
+        "pur": hit / (n - others) if n > others else float("nan"),
+        "auc": _auc(target, np.asarray(scores)),
+    }
+
+
+def _auc(truth: np.ndarray, scores: np.ndarray) -> float:
+    """Area under the ROC curve from ranks (Mann–Whitney), ties shared; nan without both classes."""
+    positives, negatives = int(truth.sum()), int((~truth).sum())
+    if not positives or not negatives:
+        return float("nan")
+    ranks = pd.Series(scores).rank().to_numpy()
+    return float((ranks[truth].sum() - positives * (positives + 1) / 2) / (positives * negatives))
