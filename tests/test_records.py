@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import math
 import os
@@ -229,3 +230,13 @@ def test_notes_of_many_processes_are_all_kept(run: records.Run) -> None:
     assert [writer.wait() for writer in writers] == [0, 0, 0]
     found = run.provenance()
     assert all(found[f"{name}_{k}"] == k for name in names for k in range(40))
+
+
+def test_a_note_does_not_wait_for_a_lock_on_the_folder(run: records.Run) -> None:
+    descriptor = os.open(run.folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        run.finish("done")
+    finally:
+        os.close(descriptor)
+    assert run.status() == "done"

@@ -108,7 +108,9 @@ class Run:
 
         Any process may: each adds its own, none takes away another's.
         """
-        descriptor = os.open(self.folder, os.O_RDONLY)
+        self.provenance()  # raises where there is no run
+        # rows, not the folder itself: that is the caller's to lock (a study does)
+        descriptor = os.open(self.folder / "rows", os.O_RDONLY)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)  # until it is closed
             _write_json(self.folder / "run.json", {**self.provenance(), **plain(values)})
