@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from sml_kernel import plots, records
+from sml_kernel.plots import physics
 
 
 @pytest.fixture
@@ -58,3 +59,10 @@ def test_records_without_the_rows_say_which(results) -> None:
         plots.efficiency(results, "phi")
     with pytest.raises(ValueError, match="no epoch"):
         plots.training(results[results.kind == "step"])
+
+
+def test_an_event_of_many_tracks_is_drawn_segment_by_segment() -> None:
+    hits = pd.DataFrame({"track": [0, 0, 0, 1, 1], "x": range(5), "y": range(5, 10)})
+    steps = physics._steps(hits, "x", "y")
+    assert steps[["x0", "x1"]].to_numpy().tolist() == [[0, 1], [1, 2], [3, 4]]
+    assert steps.track.tolist() == [0, 0, 1]
