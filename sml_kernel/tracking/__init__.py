@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from sml_kernel.tracking.model import InteractionGNN
     from sml_kernel.tracking.readers import read_acts_csv, read_colliderml, read_trackml
     from sml_kernel.tracking.scores import append_scores, score_edges, score_segments
+    from sml_kernel.tracking.shipped import Pretrained, pretrained
     from sml_kernel.tracking.simulation import simulate
     from sml_kernel.tracking.stages import score_stages
     from sml_kernel.tracking.tracks import find_tracks, join_segments
@@ -28,6 +29,7 @@ _MODULES = {
     "Form": "form",
     "InputError": "events",
     "InteractionGNN": "model",
+    "Pretrained": "shipped",
     "StepBenchmark": "benchmark",
     "TrainingRun": "training",
     "append_scores": "scores",
@@ -36,6 +38,7 @@ _MODULES = {
     "find_tracks": "tracks",
     "join_segments": "tracks",
     "learn_cuts": "cuts",
+    "pretrained": "shipped",
     "read_acts_csv": "readers",
     "read_colliderml": "readers",
     "read_trackml": "readers",
