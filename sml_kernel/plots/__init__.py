@@ -6,6 +6,6 @@ the network, so figures are there offline and after a reload.
 """
 
 from sml_kernel.plots.physics import efficiency, event, score_distribution, stages, training
-from sml_kernel.plots.studies import scaling
+from sml_kernel.plots.studies import scaling, targets
 
-__all__ = ["efficiency", "event", "scaling", "score_distribution", "stages", "training"]
+__all__ = ["efficiency", "event", "scaling", "score_distribution", "stages", "targets", "training"]

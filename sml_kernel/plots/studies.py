@@ -1,4 +1,4 @@
-"""Figures of a scaling study."""
+"""Figures of scaling studies."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import pandas as pd
 
 from sml_kernel.plots.canvas import FALSE, FRAME, GREY, TRUE, holoviews
 from sml_kernel.scaling.results import Study
+from sml_kernel.scaling.targets import RULES, TargetStudy
 
 
 def scaling(study: Study, fit: str | None = None, work: str | None = None) -> Any:
@@ -49,6 +50,46 @@ def scaling(study: Study, fit: str | None = None, work: str | None = None) -> An
     return hv.Layout(figures).opts(shared_axes=False, title=title).cols(2)
 
 
+def targets(study: TargetStudy) -> Any:
+    """Time to the target against ranks, a line a rule; bars from the soonest to the latest seed.
+
+    Parameters
+    ----------
+    study
+        From `sml_kernel.scaling.time_to_target`.
+
+    Raises
+    ------
+    ValueError
+        No training has reached the target yet.
+    """
+    hv = holoviews()
+    table = study.table()
+    base, shown = table[table.rule == "constant"].head(1), table.dropna(subset="seconds")
+    if shown.empty:
+        raise ValueError(f"no training has reached the target: {study}")
+    parts: list[Any] = []
+    for rule, color in zip(RULES, (GREY, TRUE, FALSE), strict=True):
+        mine = shown[shown.rule == rule]
+        line = mine if rule == "constant" else pd.concat([base.dropna(subset="seconds"), mine])
+        below, above = mine.seconds - mine.low, mine.high - mine.seconds
+        bars = (mine.ranks, mine.seconds, below, above)
+        parts.append(hv.Curve(line, "ranks", "seconds", label=rule).opts(color=color))
+        parts.append(hv.ErrorBars(bars, "ranks", ["seconds", "below", "above"]).opts(color=color))
+        parts.append(hv.Scatter(mine, "ranks", "seconds").opts(color=color, size=8))
+    asked = study.parameters
+    goal = f"{asked['metric']} {'≥' if asked['higher'] else '≤'} {asked['target']:g}"
+    return hv.Overlay(parts).opts(
+        title=f"Time to {goal}, by the rule of the learning rate",
+        ylabel="seconds to the target",
+        xticks=sorted(set(shown.ranks)),
+        xlim=_with_margin(shown.ranks),
+        ylim=(0, 1.1 * float(shown.high.max())),
+        legend_position="right",
+        **FRAME,
+    )
+
+
 def _scaled(
     table: pd.DataFrame, name: str, label: str, band: pd.DataFrame | None, predicted: pd.DataFrame
 ) -> Any:
@@ -83,7 +124,7 @@ def _scaled(
         ylabel=label,
         xticks=table.ranks.tolist(),
         ylim=(0, None),
-        xlim=(ends[0] - 0.05 * np.ptp(ends) - 0.1, ends[1] + 0.05 * np.ptp(ends) + 0.1),
+        xlim=_with_margin(table.ranks),
         legend_position="right",  # beside the figure: inside it would cover bands
         title=f"{label.capitalize()} from {table.unit.iloc[0].replace('_per_s', '/s')}",
         **FRAME,
@@ -124,3 +165,10 @@ def _waiting(waiting: pd.DataFrame) -> Any:
 
 def _ends(ranks: pd.Series) -> tuple[float, float]:
     return float(ranks.min()), float(ranks.max())
+
+
+def _with_margin(ranks: pd.Series) -> tuple[float, float]:
+    """Limits that leave room for the bars of the first and the last point."""
+    first, last = _ends(ranks)
+    margin = 0.05 * (last - first) + 0.1
+    return first - margin, last + margin

@@ -10,17 +10,31 @@ if TYPE_CHECKING:
     from sml_kernel.scaling.forecast import Prediction, compare, predict
     from sml_kernel.scaling.results import Study, StudyError, open_study
     from sml_kernel.scaling.studies import study
+    from sml_kernel.scaling.targets import TargetStudy, time_to_target
 
-__all__ = ["Prediction", "Study", "StudyError", "compare", "laws", "open_study", "predict", "study"]
+__all__ = [
+    "Prediction",
+    "Study",
+    "StudyError",
+    "TargetStudy",
+    "compare",
+    "laws",
+    "open_study",
+    "predict",
+    "study",
+    "time_to_target",
+]
 
 _MODULES = {
     "Prediction": "forecast",
     "Study": "results",
     "StudyError": "results",
+    "TargetStudy": "targets",
     "compare": "forecast",
     "open_study": "results",
     "predict": "forecast",
     "study": "studies",
+    "time_to_target": "targets",
 }
 
 

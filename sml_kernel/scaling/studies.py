@@ -102,7 +102,7 @@ def study(
     states = ["pending", "failed"] if retry_failed else ["pending"]
     if not found.points().status.isin(states).any() and found.run.status() in ("done", "failed"):
         return found
-    with _alone(found.run.folder), _session(found) as writer:
+    with alone(found.run.folder), _session(found) as writer:
         if prediction is not None and found.predictions().empty:
             for row in prediction.rows():
                 writer.append("prediction", **row)
@@ -140,7 +140,7 @@ def _open_or_start(asked: dict[str, Any], folder: str | os.PathLike[str] | None)
 
 
 @contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[None]:
+def alone(folder: Path) -> Iterator[None]:
     """Hold the folder's lock, which the kernel lets go when this process dies, however it does."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
     try:
