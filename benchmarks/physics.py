@@ -33,6 +33,8 @@ from sml_kernel.tracking.shipped import Pretrained, pretrained
 from sml_kernel.tracking.tracks import METHODS
 
 FIDUCIAL = "central"
+#: Windows of candidate segments: narrow, as at pile-up 200 every one that is false costs time.
+WINDOWS = {"quantile": 0.999, "margin": 1.0, "vertex_margin": 1.0, "min_segments": 50}
 #: Score cuts that are tried on validation events.
 CUTS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
 NAME = "trained.safetensors"
@@ -57,7 +59,7 @@ def train(folder: Path, given: argparse.Namespace) -> None:
     few = tracking.simulate(given.events[0], pileup=10, seed=given.seed)
     many = tracking.simulate(sum(given.events[1:]), pileup=50, seed=given.seed + 1)
     training, validation = many[: given.events[1]], many[given.events[1] :]
-    cuts = tracking.learn_cuts([*few, *training])
+    cuts = tracking.learn_cuts([*few, *training], **WINDOWS)
     graphs = [tracking.build_graphs(part, cuts) for part in (few, training, validation)]
     model = None
     stages = (("pileup10", graphs[0], 3e-3), ("pileup50", graphs[1], 2e-3))
@@ -82,7 +84,8 @@ def train(folder: Path, given: argparse.Namespace) -> None:
     cut = {method: _best_cut(model, validation, graphs[2], method) for method in METHODS}
     with run.writer("cost") as writer:
         writer.append("cost", **cost, load=os.getloadavg()[0], cores=os.cpu_count())
-    origin = {"recipe": "benchmarks/physics.py", "parameters": vars(given), "score_cuts": cut}
+    origin = {"recipe": "benchmarks/physics.py", "parameters": vars(given), "windows": WINDOWS}
+    origin["score_cuts"] = cut
     Pretrained(model, cuts, {**origin, **cost, **run.provenance()}).save(folder / NAME)
     run.finish("done")
 
@@ -195,8 +198,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--events", type=int, nargs=3, default=(80, 100, 6), help="low, high, validation"
     )
-    parser.add_argument("--epochs", type=int, nargs=2, default=(10, 9))
-    parser.add_argument("--hidden", type=int, default=64)
+    parser.add_argument("--epochs", type=int, nargs=2, default=(8, 8))
+    parser.add_argument("--hidden", type=int, default=48)
     parser.add_argument("--iterations", type=int, default=6)
     parser.add_argument("--pileup", type=int, nargs="+", default=(50, 200), help="of judging")
     parser.add_argument("--held-out", type=int, nargs="+", default=(40, 6), help="events of each")
