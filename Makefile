@@ -59,10 +59,10 @@ lint: install  ## ruff (check and format) and mypy
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 
-bench: install  ## side-by-side ratios of benchmarks/, never part of the tests
-	@for script in benchmarks/*.py; do \
-	  [ -e "$$script" ] || { echo "benchmarks/ holds no script yet"; break; }; \
-	  echo "== $$script"; $(BIN)/python "$$script"; done
+bench: install  ## side-by-side ratios: the network, gangs, one rank against two; on a quiet machine
+	@$(BIN)/python benchmarks/gnn.py
+	@$(BIN)/python benchmarks/gangs.py
+	@$(BIN)/python benchmarks/ranks.py --folder runs/ranks-$$(date +%Y%m%d-%H%M%S)
 
 # The package's own line would be looked for in binder/; binder/postBuild installs it instead.
 binder/environment.yml: environment.yml

@@ -28,6 +28,8 @@ def test_a_run_tells_how_it_was_made(run: records.Run) -> None:
     seen = run.provenance()
     assert (seen["kind"], seen["parameters"], seen["seed"]) == ("test", {"lr": 0.1}, 3)
     assert seen["versions"]["torch"].startswith("2.13.0")
+    assert seen["machine"]["cores"] >= 1
+    assert seen["machine"]["cpu"]
     assert any(line.startswith("numpy==") for line in (run.folder / "environment.txt").open())
     assert run.status() == "running"
     run.finish("done")

@@ -168,6 +168,7 @@ def start(
         "data_hash": data_hash,
         **provenance.software(environment),
         **provenance.process(),
+        "machine": provenance.machine(),
     }
     (path / "rows").mkdir(parents=True, exist_ok=True)
     (path / "environment.txt").write_text(environment)

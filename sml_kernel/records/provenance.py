@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import os
+import platform
 import socket
 import subprocess
 import sys
@@ -40,6 +41,18 @@ def software(environment: str) -> dict[str, Any]:
         "versions": _versions(),
         "environment_hash": hashlib.sha256(environment.encode()).hexdigest(),
         "commit": _commit(),
+    }
+
+
+def machine() -> dict[str, Any]:
+    """What this host computes with: ``cpu`` (its name), ``cores`` of this process, memory."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return {
+        "cpu": names[0] if names else platform.processor() or platform.machine(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None,
+        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
     }
 
 

@@ -1,0 +1,219 @@
+"""Write docs/howto-distributed-gnn.md from the records in benchmarks/records.
+
+The text is howto.template.md; every number comes from a record. ``keep`` copies the record of a run
+there, without what only the run needs (graphs, checkpoints, sessions of workers).
+
+    python benchmarks/howto.py keep runs/gnn gnn
+    python benchmarks/howto.py write
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import string
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from sml_kernel import scaling
+from sml_kernel.records import Run
+
+HERE = Path(__file__).parent
+RECORDS = HERE / "records"
+PAGE = HERE.parent / "docs" / "howto-distributed-gnn.md"
+#: Record → the command that makes it.
+COMMANDS = {
+    "gnn": "python benchmarks/gnn.py",
+    "ranks/edges": "python benchmarks/ranks.py",
+    "ranks/count": "python benchmarks/ranks.py",
+    "memory": "python benchmarks/memory.py",
+    "inference": "python benchmarks/inference.py --model ttbar-pileup50",
+    "physics/trained": "python benchmarks/physics.py train",
+    "physics/judged": "python benchmarks/physics.py judge",
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(dest="what", required=True)
+    commands.add_parser("write", help="write the page")
+    kept = commands.add_parser("keep", help="copy the record of a run")
+    kept.add_argument("run", type=Path)
+    kept.add_argument("name", choices=COMMANDS)
+    given = parser.parse_args()
+    if given.what == "keep":
+        keep(given.run, RECORDS / given.name)
+    else:
+        PAGE.write_text(page())
+        print(f"written: {PAGE}")
+
+
+def keep(run: Path, to: Path) -> None:
+    """Copy provenance, rows and the provenance of later sessions."""
+    shutil.rmtree(to, ignore_errors=True)
+    (to / "rows").mkdir(parents=True)
+    shutil.copy(run / "run.json", to)
+    for rows in (run / "rows").glob("*.jsonl"):
+        shutil.copy(rows, to / "rows")
+    for session in (run / "sessions").glob("*/run.json"):
+        (to / "sessions" / session.parent.name).mkdir(parents=True)
+        shutil.copy(session, to / "sessions" / session.parent.name)
+
+
+def page(folder: Path = RECORDS) -> str:
+    """The page that the records in a folder make."""
+    values: dict[str, str] = {}
+    for section in (gnn, balance, losses, memory, inference, physics):
+        values |= section(folder)
+    values["origins"] = origins(folder)
+    text = (HERE / "howto.template.md").read_text()
+    return string.Template(text).substitute(values)
+
+
+def gnn(folder: Path) -> dict[str, str]:
+    """Our network against the textbook form."""
+    run = Run(folder / "gnn")
+    given, times, memory = run.provenance()["parameters"], run.rows("time"), run.rows("memory")
+    times = times[times.threads == times.threads.max()]
+    by_form = {what: rows.set_index("form") for what, rows in times.groupby("what")}
+    peaks = memory.set_index("form")
+    names = {"textbook": "textbook", "torch_geometric": "torch_geometric", "ours": "this package"}
+    rows = [
+        [
+            shown,
+            *(_ratio(by_form[what].loc[form]) for what in ("forward", "step")),
+            f"{peaks.peak_mb[form]:,.0f} MB",
+        ]
+        for form, shown in names.items()
+    ]
+    heads = ["", "forward: textbook / this", "training step: textbook / this", "peak memory"]
+    products = by_form["step"].products_alone
+    return {
+        "gnn_table": _table(heads, rows),
+        "gnn_textbook_products": f"{products['textbook']:.0%}",
+        "gnn_ours_products": f"{products['ours']:.0%}",
+        "gnn_apart": f"{times.logits_differ.max():.0e}",
+        "gnn_size": (
+            f"{given['nodes']:,} nodes, {given['edges']:,} edges, hidden {given['hidden']}, "
+            f"{given['iterations']} iterations, float32, {times.threads.max()} threads, medians of "
+            f"{given['repeats']} with quartiles"
+        ),
+    }
+
+
+def balance(folder: Path) -> dict[str, str]:
+    """Waiting when steps are shared out by edges and when graphs are dealt."""
+    rows = []
+    for assign, shown in (("edges", "by edges"), ("count", "one graph after the other")):
+        study = scaling.open_study(folder / "ranks" / assign)
+        phases = study.phases().set_index("ranks")
+        most = phases.index.max()
+        table = study.table().set_index("ranks")
+        waiting = phases.wait_s[most] / phases.step_s[most]
+        rows.append([shown, f"{waiting:.1%}", _pm(table, most, "efficiency")])
+    given = study.parameters["run"]
+    steps = study.steps()
+    sizes = steps.groupby(["ranks", "repeat", "step"]).edges.sum()
+    return {
+        "balance_table": _table(["parts", "waiting, of a step", "efficiency"], rows),
+        "balance_size": (
+            f"{most} ranks, {given['batch']} graphs a step of {given['graphs']} ttbar events of "
+            f"very different pile-up ({sizes.min():,.0f} to {sizes.max():,.0f} edges a step)"
+        ),
+    }
+
+
+def losses(folder: Path) -> dict[str, str]:
+    """Where the efficiency of the study by edges went."""
+    study = scaling.open_study(folder / "ranks" / "edges")
+    lost, phases = study.losses(), study.phases()
+    heads = [name for name in lost.columns if name != "other"]
+    rows = [
+        [f"{row.ranks:.0f}", *(f"{100 * row[n]:.1f} %" for n in heads[1:])]
+        for _, row in lost.iterrows()
+    ]
+    parts = phases.drop(columns=["ranks", "step_s", "other_s"], errors="ignore").sum(axis=1)
+    flags = study.flags()
+    said = "; ".join(f"{row.flag} at {row.ranks} ranks, {row.detail}" for row in flags.itertuples())
+    return {
+        "losses_table": _table(heads, rows),
+        "parts_sum": f"{(parts / phases.step_s).min():.1%}",
+        "flags_here": f"Of this study it says: {said}."
+        if said
+        else "Of this study it says nothing.",
+    }
+
+
+def memory(folder: Path) -> dict[str, str]:
+    return {"memory_text": ""}
+
+
+def inference(folder: Path) -> dict[str, str]:
+    return {"inference_table": "", "inference_size": ""}
+
+
+def physics(folder: Path) -> dict[str, str]:
+    """What the network that comes with the package reaches, and what it took."""
+    trained, judged = Run(folder / "physics" / "trained"), Run(folder / "physics" / "judged")
+    (cost,) = trained.rows("cost").itertuples()
+    given = trained.provenance()["parameters"]
+    figures = judged.rows("figures")
+    rows = [
+        [
+            f"{row.pileup}",
+            row.builder if row.of == "ACTS" else f"{row.of}, {row.builder}",
+            *(f"{_percent(row, name)}" for name in ("efficiency", "fake_rate")),
+            f"{row.particles:,.0f}",
+        ]
+        for row in figures.itertuples()
+    ]
+    events = ", ".join(
+        f"{count} at pile-up {pileup}"
+        for pileup, count in figures.groupby("pileup").events.first().items()
+    )
+    return {
+        "physics_table": _table(["pile-up", "", "efficiency", "fake rate", "particles"], rows),
+        "physics_training": (
+            f"{given['events'][0]} events at pile-up 10 and {given['events'][1]} at pile-up 50 in "
+            f"{cost.wall_s / 60:.0f} minutes on {given['ranks']} cores ({cost.cpu_s / 60:.0f} "
+            "minutes of CPU time, simulation apart where it was kept)"
+        ),
+        "physics_cuts": f"Two-way matching, {figures.cuts.iloc[0]}; {events}",
+    }
+
+
+def origins(folder: Path) -> str:
+    """A row a record: command, when, on what, at which commit."""
+    rows = []
+    for name, command in COMMANDS.items():
+        said = Run(folder / name).provenance()
+        parameters = said["parameters"]
+        machine = f"{parameters.get('cpu', '')}".strip() or said["host"]
+        rows.append([f"`{name}`", f"`{command}`", said["start"][:10], machine, said["commit"][:10]])
+    return _table(["record", "command", "date", "machine", "commit"], rows)
+
+
+def _ratio(row: Any) -> str:
+    return f"{row.ratio:.2f} ({row.ratio_q1:.2f}–{row.ratio_q3:.2f})"
+
+
+def _pm(table: pd.DataFrame, at: int, name: str) -> str:
+    return f"{table[name][at]:.3f} ± {table[f'{name}_error'][at]:.3f}"
+
+
+def _percent(row: Any, name: str) -> str:
+    return f"{100 * getattr(row, name):.2f} ± {100 * getattr(row, f'{name}_error'):.2f} %"
+
+
+def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [heads, ["---"] * len(heads), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+if __name__ == "__main__":
+    main()
