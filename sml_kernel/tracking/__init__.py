@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from sml_kernel.tracking.fiducial import Fiducial
     from sml_kernel.tracking.form import Form
     from sml_kernel.tracking.graphs import build_graphs, summarise_graphs
+    from sml_kernel.tracking.kalman import KalmanSettings, kalman_tracks
     from sml_kernel.tracking.metrics import score_tracks
     from sml_kernel.tracking.model import InteractionGNN
     from sml_kernel.tracking.readers import read_acts_csv, read_colliderml, read_trackml
@@ -30,6 +31,7 @@ _MODULES = {
     "InputError": "events",
     "InteractionGNN": "model",
     "Pretrained": "shipped",
+    "KalmanSettings": "kalman",
     "StepBenchmark": "benchmark",
     "TrainingRun": "training",
     "append_scores": "scores",
@@ -37,6 +39,7 @@ _MODULES = {
     "compiled": "compilation",
     "find_tracks": "tracks",
     "join_segments": "tracks",
+    "kalman_tracks": "kalman",
     "learn_cuts": "cuts",
     "pretrained": "shipped",
     "read_acts_csv": "readers",
