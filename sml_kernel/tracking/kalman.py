@@ -7,7 +7,11 @@ the filter sees the very event that the network sees, and knows its errors exact
 field, material and alignment exactly.
 
 Settings are those of ACTS' example for this detector (Examples/Scripts/Python/ckf_tracks.py), with
-what was found better here on ttbar events at pile-up 50 and 200: see `KalmanSettings`.
+what was found better here: more seeds a hit, wider χ² windows, fewer branches, and an end to
+candidates with holes. Two ttbar events of pile-up 200 (1,896 particles of the fiducial `central`)
+gave two-way efficiency 0.9921 ± 0.0021 with 3 seeds a hit, 0.9958 ± 0.0015 with 5, 0.9989 ± 0.0008
+with 10, at fake rates of 0.2 to 0.4 %; of CPU time 10 take 1.4 times what 5 do. At pile-up 50 the
+number makes no difference.
 """
 
 from __future__ import annotations
@@ -50,8 +54,7 @@ class KalmanSettings:
     max_impact_mm
         How far from the beam line a seed may pass it.
     seeds_per_hit
-        Seeds kept for each middle hit. ACTS' example keeps 1; 3 found a quarter to a half of what
-        was missing.
+        Seeds kept for each middle hit. ACTS' example keeps 1.
     max_chi2, max_outlier_chi2
         A hit is measured below the first and an outlier below the second; a layer without either
         is a hole.
@@ -67,7 +70,7 @@ class KalmanSettings:
 
     min_pt_gev: float = 0.9
     max_impact_mm: float = 3.0
-    seeds_per_hit: int = 3
+    seeds_per_hit: int = 5
     max_chi2: float = 25.0
     max_outlier_chi2: float = 50.0
     branches: int = 2
