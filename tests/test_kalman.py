@@ -17,7 +17,8 @@ from sml_kernel.tracking import (
     score_tracks,
     simulate,
 )
-from sml_kernel.tracking.kalman import STAGES, _Hits, reconstruct
+from sml_kernel.tracking.kalman import STAGES, reconstruct
+from sml_kernel.tracking.whiteboard import HitReader
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +39,7 @@ def test_measurements_are_the_hits_one_by_one(events: list[Event]) -> None:
         lambda surface: found.__setitem__(surface.geometryId.value, surface)
     )
     context, along = acts.GeometryContext.dangerouslyDefaultConstruct(), acts.Vector3(0, 0, 1)
-    handed = _Hits(events[0])
+    handed = HitReader(events[0])
     assert sorted(handed.order) == list(range(len(events[0].hits)))
     table = events[0].hits.iloc[handed.order]
     for measurement, hit in zip(handed.measurements(), table.itertuples(), strict=True):

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from sml_kernel.tracking.kalman import KalmanSettings, kalman_tracks
     from sml_kernel.tracking.metrics import score_tracks
     from sml_kernel.tracking.model import InteractionGNN
+    from sml_kernel.tracking.pyg import read_acorn
     from sml_kernel.tracking.readers import read_acts_csv, read_colliderml, read_trackml
     from sml_kernel.tracking.scores import append_scores, score_edges, score_segments
     from sml_kernel.tracking.shipped import Pretrained, pretrained
@@ -42,6 +43,7 @@ _MODULES = {
     "kalman_tracks": "kalman",
     "learn_cuts": "cuts",
     "pretrained": "shipped",
+    "read_acorn": "pyg",
     "read_acts_csv": "readers",
     "read_colliderml": "readers",
     "read_trackml": "readers",

@@ -30,7 +30,12 @@ from tqdm.auto import tqdm
 
 from sml_kernel.tracking import detector
 from sml_kernel.tracking.events import Event
-from sml_kernel.tracking.sensors import local_positions
+from sml_kernel.tracking.whiteboard import (
+    MEASUREMENTS_USED,
+    HitReader,
+    MeasurementMarker,
+    TrackCollector,
+)
 
 #: Stage → the algorithms of ACTS that it consists of.
 STAGES = {
@@ -76,7 +81,7 @@ class KalmanSettings:
     branches: int = 2
     max_pixel_holes: int = 1
     max_strip_holes: int = 2
-    min_measurements: int = 6
+    min_measurements: int = 7
     max_shared: int = 3
 
 
@@ -135,7 +140,7 @@ def reconstruct(event: Event, settings: KalmanSettings | None = None) -> Reconst
 
     Handing hits over to ACTS and taking tracks from it is not in the times.
     """
-    hits, tracks = _Hits(event), _Tracks("resolved")
+    hits, tracks = HitReader(event), TrackCollector("resolved")
     with tempfile.TemporaryDirectory(prefix="sml-kalman-") as scratch:
         sequencer = acts.examples.Sequencer(
             events=1,
@@ -146,7 +151,7 @@ def reconstruct(event: Event, settings: KalmanSettings | None = None) -> Reconst
             outputTimingFile="timing.csv",
         )
         sequencer.addReader(hits)
-        for algorithm in (_All(), *_algorithms(settings or KalmanSettings()), tracks):
+        for algorithm in (MeasurementMarker(), *_algorithms(settings or KalmanSettings()), tracks):
             sequencer.addAlgorithm(algorithm)
         sequencer.run()
         seconds = _stage_seconds(Path(scratch) / "timing.csv")
@@ -160,7 +165,7 @@ def _algorithms(settings: KalmanSettings) -> list[Any]:
     pixels = detector.VOLUMES["pixels"]
     space_points = examples.SpacePointMaker(
         level=_QUIET,
-        inputMeasurements="measurements_used",
+        inputMeasurements=MEASUREMENTS_USED,
         outputSpacePoints="space_points",
         trackingGeometry=geometry,
         geometrySelection=[acts.GeometryIdentifier(volume=volume) for volume in pixels],
@@ -218,7 +223,7 @@ def _filter(settings: KalmanSettings) -> Any:
     limits = ([settings.max_chi2], [settings.max_outlier_chi2], [settings.branches])
     return algorithm(
         level=_QUIET,
-        inputMeasurements="measurements_used",
+        inputMeasurements=MEASUREMENTS_USED,
         inputInitialTrackParameters="parameters",
         inputSeeds="seeds_estimated",
         outputTracks="tracks",
@@ -240,79 +245,6 @@ def _filter(settings: KalmanSettings) -> Any:
         maxPixelHoles=settings.max_pixel_holes,
         maxStripHoles=settings.max_strip_holes,
     )
-
-
-class _Hits(acts.examples.IReader):
-    """Hands an event's hits to ACTS: measurement k is hit ``order[k]``.
-
-    They are ordered by sensor, as the container keeps them so and is slow to insert.
-    """
-
-    def __init__(self, event: Event) -> None:
-        super().__init__("SmlHits", _QUIET)
-        self._sensor, self._local = local_positions(event)
-        resolution = detector._resolution(event.hits.volume_id.to_numpy())
-        self._variance = np.square(np.stack(resolution, axis=1))
-        self.order = np.argsort(self._sensor, kind="stable")
-        self._write = acts.examples.WriteDataHandle(
-            self, acts.examples.MeasurementContainer, "Measurements"
-        )
-        self._write.initialize("measurements")
-
-    def availableEvents(self) -> tuple[int, int]:  # noqa: N802
-        return 0, 1
-
-    def read(self, context: Any) -> Any:
-        self._write(context, self.measurements())
-        return acts.examples.ProcessCode.SUCCESS
-
-    def measurements(self) -> Any:
-        """A new container of all hits; both coordinates are measured in every part."""
-        made = acts.examples.MeasurementContainer()
-        made.reserve(len(self.order))
-        for hit in self.order:
-            sensor = acts.GeometryIdentifier(int(self._sensor[hit]))
-            made.emplaceMeasurement(sensor, [0, 1], self._local[hit], self._variance[hit])
-        return made
-
-
-class _All(acts.examples.IAlgorithm):
-    """Marks every measurement as one to be used, which ACTS' algorithms ask for."""
-
-    def __init__(self) -> None:
-        super().__init__("SmlAll", _QUIET)
-        examples = acts.examples
-        self._read = examples.ReadDataHandle(self, examples.MeasurementContainer, "Measurements")
-        self._read.initialize("measurements")
-        self._write = examples.WriteDataHandle(self, examples.MeasurementSubset, "Subset")
-        self._write.initialize("measurements_used")
-
-    def execute(self, context: Any) -> Any:
-        whole = self._read(context.eventStore)
-        self._write(context, acts.examples.MeasurementSubset(whole, range(len(whole))))
-        return acts.examples.ProcessCode.SUCCESS
-
-
-class _Tracks(acts.examples.IAlgorithm):
-    """Takes tracks from ACTS: of each, χ² a degree of freedom and its measurements."""
-
-    def __init__(self, name: str) -> None:
-        super().__init__("SmlTracks", _QUIET)
-        self.found: list[tuple[float, list[int]]] = []
-        examples = acts.examples
-        self._read = examples.ReadDataHandle(self, examples.ConstTrackContainer, "Tracks")
-        self._read.initialize(name)
-
-    def execute(self, context: Any) -> Any:
-        index_of = acts.examples.IndexSourceLink.fromSourceLink
-        for track in self._read(context.eventStore):
-            measured = [
-                index_of(state.uncalibratedSourceLink).index()
-                for state in track.trackStatesReversed
-                if state.typeFlags.isMeasurement
-            ]
-            self.found.append((track.chi2 / max(track.nDoF, 1), measured))
-        return acts.examples.ProcessCode.SUCCESS
 
 
 def _labels(order: np.ndarray, tracks: list[tuple[float, list[int]]]) -> np.ndarray:
