@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from sml_kernel.tracking.fiducial import Fiducial
     from sml_kernel.tracking.form import Form
     from sml_kernel.tracking.graphs import build_graphs, summarise_graphs
+    from sml_kernel.tracking.inference import InferenceTimes, time_inference
     from sml_kernel.tracking.kalman import KalmanSettings, kalman_tracks
     from sml_kernel.tracking.metrics import score_tracks
     from sml_kernel.tracking.model import InteractionGNN
@@ -29,6 +30,7 @@ _MODULES = {
     "Event": "events",
     "Fiducial": "fiducial",
     "Form": "form",
+    "InferenceTimes": "inference",
     "InputError": "events",
     "InteractionGNN": "model",
     "Pretrained": "shipped",
@@ -54,6 +56,7 @@ _MODULES = {
     "simulate": "simulation",
     "step_benchmark": "benchmark",
     "summarise_graphs": "graphs",
+    "time_inference": "inference",
     "train": "training",
 }
 __all__ = list(_MODULES)
