@@ -156,7 +156,10 @@ def _arguments() -> argparse.Namespace:
     add("--cut-seed", type=int, default=1, help="of these (default %(default)s)")
     add("--fiducial", default="central", help="what counts in figures (default %(default)s)")
     add("--folder", help="new folder for the records; default: runs/inference-<time>")
-    return parser.parse_args()
+    given = parser.parse_args()
+    if given.seed == given.cut_seed and given.cut_pileup in given.pileup:
+        parser.error("the timed events would be those that cuts are learnt from: change --seed")
+    return given
 
 
 if __name__ == "__main__":
