@@ -101,7 +101,7 @@ def smear(hits: pd.DataFrame, random: np.random.Generator) -> pd.DataFrame:
     Hits move across by r·δφ, and along z in the barrel or along r in an endcap; a hit keeps the
     layer it is on.
     """
-    across, along = _resolution(hits.volume_id.to_numpy())
+    across, along = resolution(hits.volume_id.to_numpy())
     x, y, z = (hits[name].to_numpy(float) for name in "xyz")
     r, phi = np.hypot(x, y), np.arctan2(y, x)
     phi = phi + random.normal(0, across) / r
@@ -133,7 +133,7 @@ def add_noise(
     return both.iloc[order].assign(hit_id=np.arange(1, len(both) + 1)).reset_index(drop=True)
 
 
-def _resolution(volume_id: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def resolution(volume_id: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     table = np.full((int(max(map(max, VOLUMES.values()))) + 1, 2), np.nan)
     for part, volumes in VOLUMES.items():
         table[list(volumes)] = RESOLUTION_MM[part]
@@ -163,7 +163,7 @@ def _sequencer(n_events: int, seed: int) -> tuple[Any, Any]:
 
 
 @functools.cache
-def _generic_detector() -> Mapping[str, Any]:
+def generic_detector() -> Mapping[str, Any]:
     import acts
     import acts.examples
 
@@ -175,6 +175,6 @@ def _generic_detector() -> Mapping[str, Any]:
 def _run(sequencer: Any, random: Any, out: Path) -> None:
     from acts.examples.simulation import addFatras
 
-    generic = _generic_detector()
+    generic = generic_detector()
     addFatras(sequencer, generic["geometry"], generic["field"], random, outputDirCsv=out)
     sequencer.run()

@@ -170,7 +170,7 @@ def reconstruct(event: Event, settings: KalmanSettings | None = None) -> Reconst
 
 def _algorithms(settings: KalmanSettings) -> list[Any]:
     """From measurements to tracks without ambiguities, in order."""
-    examples, generic = acts.examples, detector._generic_detector()
+    examples, generic = acts.examples, detector.generic_detector()
     geometry, field = generic["geometry"], generic["field"]
     pixels = detector.VOLUMES["pixels"]
     space_points = examples.SpacePointMaker(
@@ -227,7 +227,7 @@ def _seeding(settings: KalmanSettings) -> Any:
 
 def _filter(settings: KalmanSettings) -> Any:
     """The combinatorial Kalman filter, outwards from a seed and then inwards from it."""
-    generic = detector._generic_detector()
+    generic = detector.generic_detector()
     geometry, field = generic["geometry"], generic["field"]
     algorithm = acts.examples.TrackFindingAlgorithm
     limits = ([settings.max_chi2], [settings.max_outlier_chi2], [settings.branches])

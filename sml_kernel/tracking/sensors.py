@@ -72,7 +72,7 @@ def generic_sensors() -> Sensors:
     import acts
 
     found: dict[int, Any] = {}
-    geometry = detector._generic_detector()["geometry"]
+    geometry = detector.generic_detector()["geometry"]
     geometry.visitSurfaces(lambda surface: found.__setitem__(surface.geometryId.value, surface))
     context = acts.GeometryContext.dangerouslyDefaultConstruct()  # nothing is misaligned here
     ids = sorted(found)

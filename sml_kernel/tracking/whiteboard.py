@@ -25,7 +25,7 @@ class HitReader(acts.examples.IReader):
     def __init__(self, event: Event) -> None:
         super().__init__("SmlHits", _QUIET)
         self._sensor, self._local = local_positions(event)
-        resolution = detector._resolution(event.hits.volume_id.to_numpy())
+        resolution = detector.resolution(event.hits.volume_id.to_numpy())
         self._variance = np.square(np.stack(resolution, axis=1))
         self.order = np.argsort(self._sensor, kind="stable")
         self._write = acts.examples.WriteDataHandle(
