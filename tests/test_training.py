@@ -15,8 +15,8 @@ import torch
 
 from sml_kernel import records
 from sml_kernel.tracking import InteractionGNN, build_graphs, learn_cuts, simulate, train
-from sml_kernel.tracking.ranks import Settings, batches, learning_rate, share
-from sml_kernel.tracking.store import Entry, GraphStore, open_graphs, write_graphs
+from sml_kernel.tracking.ranks import learning_rate
+from sml_kernel.tracking.store import hash_graphs, open_graphs, write_graphs
 from sml_kernel.workers.gang import GangError
 
 SMALL = {"hidden": 8, "iterations": 2, "batch": 4, "threads": 1}
@@ -114,23 +114,6 @@ def test_impossible_requests_start_nothing(graphs, tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
-def test_batches_hold_every_graph_once_and_shares_balance_edges(tmp_path: Path) -> None:
-    settings = Settings(epochs=1, batch=8, learning_rate=1e-3, seed=0)
-    random = np.random.default_rng(0)
-    entries = [Entry("", 1, int(n), 1.0) for n in random.integers(8_000, 12_000, 50)]
-    store = GraphStore(tmp_path, tuple(entries))
-    seen = []
-    for whole in batches(50, settings, epoch=0):
-        shares = [share(store, whole, rank, 4) for rank in range(4)]
-        assert sorted(number for mine in shares for number in mine) == sorted(whole)
-        if len(whole) == 8:
-            load = [sum(entries[k].edges for k in mine) for mine in shares]
-            assert max(load) < 1.2 * min(load)
-        seen += whole
-    assert sorted(seen) == list(range(50))
-    assert list(batches(50, settings, 0)) != list(batches(50, settings, 1))
-
-
 def test_learning_rate_rises_once_and_falls_to_zero() -> None:
     rates = [learning_rate(step, 100) for step in range(101)]
     peak = int(np.argmax(rates))
@@ -148,7 +131,8 @@ def test_graphs_come_back_from_disk_as_they_went(graphs, tmp_path: Path) -> None
     for k, graph in enumerate(graphs):
         for name in ("x", "edge_index", "edge_attr", "y", "weight"):
             assert torch.equal(again[k][name], graph[name])
-    assert again.hash() == written.hash()
+    assert again.hash() == written.hash() == hash_graphs(graphs)
+    assert again.hash() == records.hash_files(sorted((tmp_path / "store").glob("*.safetensors")))
     assert write_graphs(graphs[::-1], tmp_path / "other").hash() != written.hash()
 
 

@@ -1,34 +1,28 @@
 """Training steps timed phase by phase, as a callable that a scaling study runs.
 
-A step is that of `sml_kernel.tracking.train`, with two differences: every graph is read, computed
-and waited for on the clock, and a message of one number goes round before the gradients do. That
-tells waiting for the slowest rank from adding the gradients, none of which is hidden behind
-computation here; the message itself (one latency of the network) counts as waiting.
+Steps, batches and reading ahead are those of `sml_kernel.tracking.train`: `step` says what is in a
+phase. Only the few graphs that an epoch leaves over are left out, so that all steps are alike.
 """
 
 from __future__ import annotations
 
-import hashlib
+import itertools
 import os
-import shutil
-import socket
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import torch.distributed as dist
-from torch import nn
 from torch_geometric.data import Data
 
+from sml_kernel.tracking import sampler, step
 from sml_kernel.tracking.model import InteractionGNN
-from sml_kernel.tracking.ranks import add_over_ranks, device_of_rank, edge_loss, share
-from sml_kernel.tracking.store import GraphStore, open_graphs, write_graphs
+from sml_kernel.tracking.prefetch import graphs_ahead
+from sml_kernel.tracking.ranks import device_of_rank, place
+from sml_kernel.tracking.store import GraphStore, hash_graphs, keep_graphs, open_graphs
 from sml_kernel.workers import gang
 
 ASSIGNMENTS = ("edges", "count")
@@ -81,9 +75,8 @@ class StepBenchmark:
         -------
         list of dict
             Kind ``"rank"``: where each rank ran. Kind ``"step"``, a row a rank and step: its share
-            (``graphs, edges, hits``), seconds in each phase (``data_s, forward_s, backward_s,
-            wait_s, reduce_s, update_s``) and in all (``step_s``), CPU seconds up to the wait
-            (``cpu_s``), and whether it is ``warm_up``.
+            (``graphs, edges, hits``), seconds of each phase and of all (`tracking.step`), and
+            whether it is ``warm_up``.
 
         Raises
         ------
@@ -104,13 +97,12 @@ class StepBenchmark:
     def loads(self, ranks: int, mode: str) -> np.ndarray:
         """[steps, ranks, 2] graphs and edges of each rank in each timed step; nothing is run."""
         whole = _graphs_a_step(self.settings, ranks, mode)
-        drawn = list(_batches(len(self.store), self.settings, whole))[self.settings.warm_up :]
-        found = np.zeros((len(drawn), ranks, 2))
-        for step, numbers in enumerate(drawn):
-            for rank in range(ranks):
-                mine = _mine(self.store, numbers, rank, ranks, self.settings)
-                found[step, rank] = len(mine), sum(self.store.entries[k].edges for k in mine)
-        return found
+        drawn = list(_shares(self.store, self.settings, whole, ranks))[self.settings.warm_up :]
+        edges = self.store.edges
+        return np.array(
+            [[(len(mine), sum(edges[k] for k in mine)) for mine in shares] for shares in drawn],
+            dtype=float,
+        )
 
 
 def step_benchmark(
@@ -133,8 +125,8 @@ def step_benchmark(
     Parameters
     ----------
     graphs
-        From `build_graphs`; taken in an order of `seed`, from the start again when all were taken.
-        The order is the same for every number of ranks and every repeat.
+        From `build_graphs`; an epoch after the other, in an order of `seed` that is the same for
+        every number of ranks and every repeat.
     batch
         Graphs a step: over all ranks in a strong study, of each rank in a weak one.
     steps, warm_up
@@ -142,8 +134,8 @@ def step_benchmark(
     hidden, iterations
         Of the `InteractionGNN`.
     assign
-        How a step's graphs are shared out: ``"edges"`` evens out the edges as training does,
-        ``"count"`` deals one graph after the other, whatever their size.
+        How graphs are chosen and shared out: ``"edges"`` evens out the edges as training does,
+        ``"count"`` draws them at random and deals them in turn, whatever their size.
     seed
         Of the order of graphs and of the weights.
     workers
@@ -166,7 +158,8 @@ def step_benchmark(
     if assign not in ASSIGNMENTS:
         raise ValueError(f"unknown assignment {assign!r}; known: {', '.join(ASSIGNMENTS)}")
     settings = StepSettings(batch, steps, warm_up, hidden, iterations, assign, seed)
-    return StepBenchmark(_kept(graphs, Path(folder)), settings, workers, threads, timeout_s)
+    store = keep_graphs(graphs, Path(folder) / hash_graphs(graphs)[:16])
+    return StepBenchmark(store, settings, workers, threads, timeout_s)
 
 
 def time_rank(
@@ -180,76 +173,20 @@ def time_rank(
         first.x.shape[1], first.edge_attr.shape[1], settings.hidden, settings.iterations
     ).to(device)
     optimiser = torch.optim.AdamW(model.parameters(), lr=1e-4)
-    rows = [{"kind": "rank", "rank": rank, **_where(device)}]
-    for step, numbers in enumerate(_batches(len(store), settings, whole)):
-        mine = _mine(store, numbers, rank, ranks, settings)
-        total = sum(store.entries[number].weight for number in numbers)
-        row = _timed_step(model, optimiser, store, mine, total, device)
-        rows.append(
-            {"kind": "step", "rank": rank, "step": step, "warm_up": step < settings.warm_up}
-            | {"graphs": len(mine), "edges": sum(store.entries[k].edges for k in mine)}
-            | {"hits": sum(store.entries[k].nodes for k in mine), **row}
-        )
+    rows = [{"kind": "rank", "rank": rank, **place(device)}]
+    dealt = list(_shares(store, settings, whole, ranks))
+    numbers = (number for shares in dealt for number in shares[rank])
+    with graphs_ahead(store, numbers, device) as graphs:
+        for number, shares in enumerate(dealt):
+            total = sum(store.entries[k].weight for share in shares for k in share)
+            mine = [store.entries[k] for k in shares[rank]]
+            taken = step.take(model, optimiser, graphs, len(mine), total, device)
+            rows.append(
+                {"kind": "step", "rank": rank, "step": number, "warm_up": number < settings.warm_up}
+                | {"graphs": len(mine), "edges": sum(entry.edges for entry in mine)}
+                | {"hits": sum(entry.nodes for entry in mine), "loss": taken.loss, **taken.seconds}
+            )
     return rows
-
-
-def _timed_step(
-    model: nn.Module,
-    optimiser: torch.optim.Optimizer,
-    store: GraphStore,
-    mine: list[int],
-    total: float,
-    device: torch.device,
-) -> dict[str, float]:
-    """Seconds in each phase of one step, without a gap between them; graphs go one by one."""
-    spent = dict.fromkeys(("data_s", "forward_s", "backward_s"), 0.0)
-    begin, cpu = _now(device), time.process_time()
-    model.zero_grad(set_to_none=False)
-    loss = torch.zeros((), device=device)
-    cleared = computed = _now(device)
-    for number in mine:
-        clock = [computed]
-        graph = store[number].to(device)
-        clock.append(_now(device))
-        logits = model(graph.x, graph.edge_index, graph.edge_attr)
-        part = edge_loss(logits, graph.y, graph.weight) / total
-        clock.append(_now(device))
-        part.backward()
-        loss += part.detach()
-        clock.append(_now(device))
-        for name, (start, end) in zip(spent, pairwise(clock), strict=True):
-            spent[name] += end - start
-        computed = clock[-1]
-    cpu_s = time.process_time() - cpu
-    if dist.is_initialized() and dist.get_world_size() > 1:
-        dist.all_reduce(torch.zeros(1, device=device))  # comes back when the slowest is there
-    together = _now(device)
-    loss = add_over_ranks(model, loss)
-    added = _now(device)
-    nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-    optimiser.step()
-    end = _now(device)
-    spent |= {"wait_s": together - computed, "reduce_s": added - together}
-    spent["update_s"] = (cleared - begin) + (end - added)  # gradients cleared, weights updated
-    return {**spent, "step_s": end - begin, "cpu_s": cpu_s, "loss": float(loss)}
-
-
-def _now(device: torch.device) -> float:
-    """The clock, once the GPU has done what it was given."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter()
-
-
-def _where(device: torch.device) -> dict[str, Any]:
-    return {
-        "host": socket.gethostname(),
-        "cores": sorted(os.sched_getaffinity(0)),
-        "threads": torch.get_num_threads(),
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
-        "launch_blocking": os.environ.get("CUDA_LAUNCH_BLOCKING", ""),
-        "load": os.getloadavg()[0],
-    }
 
 
 def _graphs_a_step(settings: StepSettings, ranks: int, mode: str) -> int:
@@ -264,36 +201,26 @@ def _graphs_a_step(settings: StepSettings, ranks: int, mode: str) -> int:
     return whole
 
 
-def _batches(n_graphs: int, settings: StepSettings, whole: int) -> Iterator[list[int]]:
-    """Graph numbers of each step, warm-up included; none twice before all were once."""
-    random = np.random.default_rng(settings.seed)
-    ahead: list[int] = []
-    for _ in range(settings.warm_up + settings.steps):
-        while len(ahead) < whole:
-            ahead += random.permutation(n_graphs).tolist()
-        yield ahead[:whole]
-        del ahead[:whole]
+def _shares(
+    store: GraphStore, settings: StepSettings, whole: int, ranks: int
+) -> Iterator[list[list[int]]]:
+    """Graph numbers of each rank in each step, warm-up included."""
+    steps = _batches(store.edges, settings, whole)
+    for numbers in itertools.islice(steps, settings.warm_up + settings.steps):
+        if settings.assign == "edges":
+            yield sampler.deal(numbers, store.edges, ranks)
+        else:
+            yield [numbers[rank::ranks] for rank in range(ranks)]
 
 
-def _mine(
-    store: GraphStore, numbers: list[int], rank: int, ranks: int, settings: StepSettings
-) -> list[int]:
-    if settings.assign == "edges":
-        return share(store, numbers, rank, ranks)
-    return numbers[rank::ranks]
-
-
-def _kept(graphs: Sequence[Data], folder: Path) -> GraphStore:
-    """The store of these very graphs below `folder`, written if it is not there yet."""
-    digest = hashlib.sha256()
-    for graph in graphs:
-        for name in ("x", "edge_index", "edge_attr", "y", "weight"):
-            digest.update(f"{name} {tuple(graph[name].shape)} ".encode())
-            digest.update(graph[name].contiguous().numpy().tobytes())
-    kept = folder / digest.hexdigest()[:16]
-    if not (kept / "index.json").exists():
-        partial_store = kept.with_name(f".{kept.name}.{os.getpid()}")
-        shutil.rmtree(partial_store, ignore_errors=True)
-        write_graphs(graphs, partial_store)
-        partial_store.rename(kept)
-    return open_graphs(kept)
+def _batches(edges: list[int], settings: StepSettings, whole: int) -> Iterator[list[int]]:
+    """Full batches without end."""
+    copies = -(-whole // len(edges))  # a weak step may take more graphs than there are
+    for epoch in itertools.count():
+        if settings.assign == "edges":
+            drawn = sampler.batches(edges * copies, whole, settings.seed, epoch)
+        else:
+            drawn = sampler.random_batches(len(edges) * copies, whole, settings.seed, epoch)
+        for numbers in drawn:
+            if len(numbers) == whole:
+                yield [number % len(edges) for number in numbers]

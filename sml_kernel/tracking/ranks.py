@@ -1,28 +1,38 @@
-"""What each rank of a training does: its part of each batch, and its part of the validation."""
+"""What each rank of a training does: its part of each batch, and its part of the validation.
+
+A row ``step`` is written by every rank, ``epoch`` and ``checkpoint`` by rank 0, ``rank`` by every
+rank once each time. ``step`` in a row is the last step that it knows of.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import math
+import os
+import signal
+import socket
 import time
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
-from functools import partial
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
-import numpy as np
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import nn
+from torch_geometric.data import Data
 
 from sml_kernel import records
+from sml_kernel.tracking import checkpoint, sampler, step
+from sml_kernel.tracking.checkpoint import Progress
 from sml_kernel.tracking.model import InteractionGNN
+from sml_kernel.tracking.prefetch import graphs_ahead
 from sml_kernel.tracking.store import GraphStore, open_graphs
+from sml_kernel.tracking.validation import validate
 
 WATCHED = "rank0"
-INITIAL = "initial.safetensors"
-_BINS = 2000  # of the score histogram from which the area under the ROC curve is taken
 
 
 @dataclass(frozen=True)
@@ -38,56 +48,175 @@ class Settings:
         return asdict(self)
 
 
-def train_rank(rank: int, ranks: int, *, folder: Path, settings: Settings) -> str:
+@dataclass(frozen=True)
+class Start:
+    """From where a training goes on this time.
+
+    Attributes
+    ----------
+    state
+        Name of the checkpoint.
+    session
+        How often the training was taken up before.
+    finishes
+        Folders of records that end with it.
+    checkpoint_every_s
+        Seconds from one checkpoint to the next, as far as steps and epochs allow.
+    """
+
+    state: str
+    session: int
+    finishes: tuple[Path, ...]
+    checkpoint_every_s: float
+
+
+@dataclass(frozen=True)
+class Turn:
+    """A step of the training.
+
+    Attributes
+    ----------
+    epoch, step
+        Counted from 0, over the whole training.
+    whole, mine
+        Graphs of the step, and those of this rank.
+    ends_epoch
+        Whether it is the last of its epoch.
+    """
+
+    epoch: int
+    step: int
+    whole: list[int]
+    mine: list[int]
+    ends_epoch: bool
+
+
+def turns(
+    edges: Sequence[int], settings: Settings, rank: int, ranks: int, first: int = 0
+) -> Iterator[Turn]:
+    """Steps of a training from step `first` on, with a rank's part of each."""
+    per_epoch = sampler.steps_an_epoch(len(edges), settings.batch)
+    for epoch in range(first // per_epoch, settings.epochs):
+        drawn = sampler.batches(edges, settings.batch, settings.seed, epoch)
+        for number in range(max(first, epoch * per_epoch), (epoch + 1) * per_epoch):
+            whole = drawn[number - epoch * per_epoch]
+            mine = sampler.deal(whole, edges, ranks)[rank]
+            yield Turn(epoch, number, whole, mine, number + 1 == (epoch + 1) * per_epoch)
+
+
+@dataclass(frozen=True)
+class Rank:
+    """One rank of a training under way."""
+
+    rank: int
+    ranks: int
+    folder: Path
+    settings: Settings
+    start: Start
+    graphs: GraphStore
+    device: torch.device
+    model: InteractionGNN
+    optimiser: torch.optim.Optimizer
+    writer: records.Writer
+
+    @property
+    def steps_an_epoch(self) -> int:
+        return sampler.steps_an_epoch(len(self.graphs), self.settings.batch)
+
+    def turns(self, first: int) -> Iterator[Turn]:
+        return turns(self.graphs.edges, self.settings, self.rank, self.ranks, first)
+
+
+def train_rank(rank: int, ranks: int, *, folder: Path, settings: Settings, start: Start) -> str:
     """Train; returns a digest of the final weights, which must be the same on every rank."""
-    run = records.Run(folder)
-    graphs = open_graphs(folder / "graphs" / "train")
-    validation = open_graphs(folder / "graphs" / "validation")
-    device = device_of_rank()
-    model = InteractionGNN.load(folder / "checkpoints" / INITIAL).to(device).train()
-    optimiser = torch.optim.AdamW(model.parameters(), lr=settings.learning_rate)
-    steps = settings.epochs * -(-len(graphs) // settings.batch)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, partial(learning_rate, steps=steps))
-    step = 0
-    with run.writer(f"rank{rank}") as writer:
-        for epoch in range(settings.epochs):
-            begin, losses = time.perf_counter(), []
-            for whole in batches(len(graphs), settings, epoch):
-                row = _step(model, graphs, share(graphs, whole, rank, ranks), whole, device)
-                optimiser.step()
-                schedule.step()
-                losses.append(row["loss"])
-                writer.append("step", epoch=epoch, step=step, **row)
-                step += 1
-            found = validate(model, validation, rank, ranks, device)
-            seconds = time.perf_counter() - begin
-            if rank == 0:
-                model.save(folder / "checkpoints" / f"epoch-{epoch:04d}.safetensors")
-                edges = sum(entry.edges for entry in graphs.entries)
-                writer.append(
-                    "epoch",
-                    epoch=epoch,
-                    train_loss=float(np.mean(losses)),
-                    **found,
-                    seconds=seconds,
-                    edges_per_s=edges / seconds,
-                )
+    graphs, device = open_graphs(folder / "graphs" / "train"), device_of_rank()
+    state = folder / "checkpoints" / start.state
+    model, optimiser, progress = checkpoint.load(state, torch.optim.AdamW, device)
+    with records.Run(folder).writer(f"rank{rank}") as writer:
+        writer.append("rank", rank=rank, ranks=ranks, session=start.session, **place(device))
+        me = Rank(rank, ranks, folder, settings, start, graphs, device, model, optimiser, writer)
+        _train(me, progress)
     if rank == 0:
-        run.finish("done")
-    return _digest(model)
+        for record in start.finishes:
+            records.Run(record).finish("done")
+    return digest(model)
 
 
-def last_checkpoint(folder: Path) -> Path:
-    """The newest checkpoint of a run, the initial weights if it has no other."""
-    found = sorted((folder / "checkpoints").glob("epoch-*.safetensors"))
-    return found[-1] if found else folder / "checkpoints" / INITIAL
+def _train(me: Rank, progress: Progress) -> None:
+    """All steps that are left. Ranks agree in each whether to write a checkpoint, or to end."""
+    ahead_of_us = (number for turn in me.turns(progress.step) for number in turn.mine)
+    saved = time.monotonic()
+    with _sigterm_noted() as noted, graphs_ahead(me.graphs, ahead_of_us, me.device) as graphs:
+        for turn in me.turns(progress.step):
+            due = me.rank == 0 and time.monotonic() - saved >= me.start.checkpoint_every_s
+            progress, asked = _step(me, turn, graphs, progress, (due, bool(noted)))
+            if turn.ends_epoch:
+                progress = _end_epoch(me, turn, progress)
+            if turn.ends_epoch or any(asked):
+                _checkpoint(me, progress)
+                saved = time.monotonic()
+            if asked[1]:
+                _end_by_sigterm()
 
 
-def batches(n_graphs: int, settings: Settings, epoch: int) -> Iterator[list[int]]:
-    """Graph numbers of each step of an epoch: every graph once, in an order of seed and epoch."""
-    order = np.random.default_rng([settings.seed, epoch]).permutation(n_graphs)
-    for start in range(0, n_graphs, settings.batch):
-        yield order[start : start + settings.batch].tolist()
+def _step(
+    me: Rank, turn: Turn, graphs: Iterator[Data], progress: Progress, asks: tuple[bool, bool]
+) -> tuple[Progress, tuple[bool, ...]]:
+    begin = time.perf_counter()
+    steps = me.settings.epochs * me.steps_an_epoch
+    rate = me.settings.learning_rate * learning_rate(turn.step, steps)
+    for group in me.optimiser.param_groups:
+        group["lr"] = rate
+    weight = sum(me.graphs.entries[number].weight for number in turn.whole)
+    taken = step.take(me.model, me.optimiser, graphs, len(turn.mine), weight, me.device, asks)
+    mine = [me.graphs.entries[number] for number in turn.mine]
+    me.writer.append(
+        "step",
+        session=me.start.session,
+        rank=me.rank,
+        epoch=turn.epoch,
+        step=turn.step,
+        loss=taken.loss,
+        gradient_norm=taken.gradient_norm,
+        learning_rate=rate,
+        graphs=len(mine),
+        edges=sum(entry.edges for entry in mine),
+        hits=sum(entry.nodes for entry in mine),
+        **taken.seconds,
+    )
+    seconds = time.perf_counter() - begin
+    after = Progress(turn.step + 1, progress.epoch_loss + taken.loss, progress.epoch_s + seconds)
+    return after, taken.asked
+
+
+def _end_epoch(me: Rank, turn: Turn, progress: Progress) -> Progress:
+    """Validate and record the epoch; gives the progress with which the next one begins."""
+    begin = time.perf_counter()
+    held_out = open_graphs(me.folder / "graphs" / "validation")
+    found = validate(me.model, held_out, me.rank, me.ranks, me.device)
+    seconds = progress.epoch_s + time.perf_counter() - begin
+    if me.rank == 0:
+        me.model.save(me.folder / "checkpoints" / f"epoch-{turn.epoch:04d}.safetensors")
+        me.writer.append(
+            "epoch",
+            epoch=turn.epoch,
+            step=turn.step,
+            train_loss=progress.epoch_loss / me.steps_an_epoch,
+            **found,
+            seconds=seconds,
+            edges_per_s=sum(me.graphs.edges) / seconds,
+        )
+    return replace(progress, epoch_loss=0.0, epoch_s=0.0)
+
+
+def _checkpoint(me: Rank, progress: Progress) -> None:
+    """Rank 0 writes the state, once every rank has recorded the steps that it holds."""
+    step.ask_all((), me.device).tolist()
+    if me.rank == 0:
+        begin = time.perf_counter()
+        path = checkpoint.save(me.folder / "checkpoints", me.model, me.optimiser, progress)
+        seconds, size = time.perf_counter() - begin, path.stat().st_size
+        me.writer.append("checkpoint", step=progress.step - 1, seconds=seconds, bytes=size)
 
 
 def learning_rate(step: int, steps: int) -> float:
@@ -98,117 +227,53 @@ def learning_rate(step: int, steps: int) -> float:
     return 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))
 
 
-def share(graphs: GraphStore, whole: list[int], rank: int, ranks: int) -> list[int]:
-    """This rank's part of a batch: the largest graph left goes to the rank with fewest edges."""
-    load, mine = [0] * ranks, []
-    for number in sorted(whole, key=lambda number: -graphs.entries[number].edges):
-        to = load.index(min(load))
-        load[to] += graphs.entries[number].edges
-        if to == rank:
-            mine.append(number)
-    return mine
-
-
-def edge_loss(logits: Tensor, y: Tensor, weight: Tensor) -> Tensor:
-    """Weighted sum (not mean) of the binary cross-entropy over edges: [E], [E], [E] → scalar."""
-    loss = nn.functional.binary_cross_entropy_with_logits(logits, y, reduction="none")
-    return (loss * weight).sum()
-
-
-def validate(
-    model: nn.Module, graphs: GraphStore, rank: int, ranks: int, device: torch.device
-) -> dict[str, float]:
-    """Loss, efficiency, purity at 0.5 and ROC area over all validation edges, on every rank.
-
-    Empty without validation graphs. Each rank takes every ``ranks``-th graph; sums and score
-    histograms are added over ranks, so that the figures do not depend on their number.
-    """
-    if not len(graphs):
-        return {}
-    model.eval()
-    # on the device: nccl adds up nothing else
-    sums = torch.zeros(2, dtype=torch.float64, device=device)
-    histogram = torch.zeros(2, _BINS, dtype=torch.float64, device=device)
-    with torch.no_grad():
-        for number in range(rank, len(graphs), ranks):
-            graph = graphs[number].to(device)
-            logits = model(graph.x, graph.edge_index, graph.edge_attr)
-            loss = edge_loss(logits, graph.y, graph.weight)
-            sums += torch.stack([loss, graph.weight.sum()]).double()
-            scores = torch.sigmoid(logits).float()
-            for truth in (0, 1):
-                histogram[truth] += torch.histc(scores[graph.y == truth], _BINS, 0, 1)
-    model.train()
-    if ranks > 1:
-        dist.all_reduce(sums)
-        dist.all_reduce(histogram)
-    return {"validation_loss": float(sums[0] / sums[1]), **_edge_figures(histogram.cpu())}
-
-
-def _edge_figures(histogram: Tensor) -> dict[str, float]:
-    false, true = histogram
-    taken_true, taken_false = true[_BINS // 2 :].sum(), false[_BINS // 2 :].sum()
-    below = torch.cumsum(false, 0) - false / 2  # false edges that score lower, ties by halves
-    return {
-        "edge_efficiency": float(taken_true / true.sum()),
-        "edge_purity": float(taken_true / (taken_true + taken_false)),
-        "auc": float((true * below).sum() / (true.sum() * false.sum())),
-    }
-
-
-def _step(
-    model: nn.Module, graphs: GraphStore, mine: list[int], whole: list[int], device: torch.device
-) -> dict[str, float]:
-    """Gradients of one batch, summed over ranks; what it took on this one."""
-    clock = [time.perf_counter()]
-    model.zero_grad(set_to_none=False)
-    total = sum(graphs.entries[number].weight for number in whole)
-    loss = torch.zeros((), device=device)
-    for number in mine:
-        graph = graphs[number].to(device)
-        logits = model(graph.x, graph.edge_index, graph.edge_attr)
-        part = edge_loss(logits, graph.y, graph.weight) / total
-        part.backward()
-        loss += part.detach()
-    clock.append(time.perf_counter())
-    loss = add_over_ranks(model, loss)
-    norm = nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-    clock.append(time.perf_counter())
-    return {
-        "loss": float(loss),
-        "gradient_norm": float(norm),
-        "edges": sum(graphs.entries[number].edges for number in mine),
-        "compute_s": clock[1] - clock[0],
-        "wait_and_reduce_s": clock[2] - clock[1],
-    }
-
-
-def add_over_ranks(model: nn.Module, loss: Tensor) -> Tensor:
-    """Sum gradients and loss over all ranks in one message; gives the summed loss."""
-    if not dist.is_initialized() or dist.get_world_size() == 1:
-        return loss
-    gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in model.parameters()]
-    flat = torch.cat([loss.reshape(1), *(gradient.reshape(-1) for gradient in gradients)])
-    dist.all_reduce(flat)
-    pieces = flat[1:].split([gradient.numel() for gradient in gradients])
-    for parameter, piece in zip(model.parameters(), pieces, strict=True):
-        parameter.grad = piece.view_as(parameter)
-    return flat[0]
-
-
 def device_of_rank() -> torch.device:
     """This rank's GPU, if there are any; pinned ranks see one only."""
-    import os
-
     if not torch.cuda.is_available():
         return torch.device("cpu")
     local = int(os.environ.get("LOCAL_RANK", "0"))
     return torch.device("cuda", local % torch.cuda.device_count())
 
 
-def _digest(model: nn.Module) -> str:
-    digest = hashlib.sha256()
+def place(device: torch.device) -> dict[str, Any]:
+    """Where this rank runs, for its record."""
+    return {
+        "host": socket.gethostname(),
+        "cores": sorted(os.sched_getaffinity(0)),
+        "threads": torch.get_num_threads(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        "launch_blocking": os.environ.get("CUDA_LAUNCH_BLOCKING", ""),
+        "load": os.getloadavg()[0],
+    }
+
+
+@contextlib.contextmanager
+def _sigterm_noted() -> Iterator[list[int]]:
+    """SIGTERM goes into the list that this yields: who sends it gets a checkpoint first."""
+    noted: list[int] = []
+
+    def note(number: int, _: FrameType | None) -> None:
+        noted.append(number)
+
+    before = signal.signal(signal.SIGTERM, note)
+    try:
+        yield noted
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _end_by_sigterm() -> None:
+    """End as if the signal had come now; all ranks do, so that none waits for one that is gone."""
+    if dist.is_initialized() and dist.get_world_size() > 1:
+        dist.barrier()  # the checkpoint is written
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.raise_signal(signal.SIGTERM)
+
+
+def digest(model: nn.Module) -> str:
+    """SHA-256 of a network's weights."""
+    found = hashlib.sha256()
     for name, value in model.state_dict().items():
-        digest.update(name.encode())
-        digest.update(value.detach().cpu().numpy().tobytes())
-    return digest.hexdigest()
+        found.update(name.encode())
+        found.update(value.detach().cpu().numpy().tobytes())
+    return found.hexdigest()

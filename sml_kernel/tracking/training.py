@@ -1,25 +1,30 @@
 """Training of the edge classifier on one or many ranks, with the caller in the loop.
 
-The loss of a step is the weighted mean over the edges of the whole batch. Each rank sums over its
-part and divides by the weight of the whole, and gradients are summed over ranks: the numbers do
-not depend on how many ranks share a batch.
+The loss of a step is the weighted mean over the edges of the whole batch, and batches are drawn
+without a look at the ranks (`step`, `sampler`): the numbers do not depend on how many there are. So
+a training that was killed goes on where it was, on as many ranks as there are then (`sessions`,
+`checkpoint`).
 """
 
 from __future__ import annotations
 
 import os
 import time
+import warnings
 from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
 import pandas as pd
+import torch
 from torch_geometric.data import Data
 
 from sml_kernel import records
+from sml_kernel.tracking import checkpoint, sessions
 from sml_kernel.tracking import ranks as rank_side
+from sml_kernel.tracking.checkpoint import Progress
 from sml_kernel.tracking.model import InteractionGNN
-from sml_kernel.tracking.store import write_graphs
+from sml_kernel.tracking.store import hash_graphs, keep_graphs
 from sml_kernel.workers import gang
 
 _POLL_S = 0.2
@@ -40,9 +45,10 @@ def train(
     workers: Any = None,
     threads: int | None = None,
     folder: str | os.PathLike[str] | None = None,
+    checkpoint_every_s: float = 60.0,
     timeout_s: float | None = None,
 ) -> TrainingRun:
-    """Train an `InteractionGNN` to tell true segments; returns at once.
+    """Train an `InteractionGNN` to tell true segments, or go on with it; returns at once.
 
     Parameters
     ----------
@@ -53,22 +59,27 @@ def train(
     epochs
         Passes over the graphs.
     batch
-        Graphs a step over all ranks together, at least one a rank; the last step of an epoch takes
-        the few that are left.
+        Graphs a step over all ranks together, at least one a rank; one step of an epoch takes the
+        few that are left.
     learning_rate
         The highest of the schedule (AdamW): a tenth of the steps up, a cosine down to zero.
     seed
         Of the weights and of the order of graphs.
     ranks
-        Processes that share each batch, balanced by edges.
+        Processes that share each batch, balanced by edges (`sampler`).
     workers
         What `sml_kernel.launch` gave: ranks run on them, one a worker. None: on this machine.
     threads
         Threads a rank. None shares out the cores.
     folder
-        The run's folder (`sml_kernel.records.start`).
+        The run's folder: new, or that of the same training, which then goes on from its last
+        checkpoint; `ranks`, `workers`, `threads`, `checkpoint_every_s` and `timeout_s` may be
+        others. None: a new one.
+    checkpoint_every_s
+        Seconds of training that a kill may cost, about; there is a checkpoint after each epoch as
+        well, and before ranks end by SIGTERM.
     timeout_s
-        The whole training is ended after this time.
+        It is ended after this time.
 
     Returns
     -------
@@ -79,6 +90,15 @@ def train(
     ------
     ValueError
         No graphs, or a batch that leaves a rank without one.
+    TrainingError
+        The folder holds another training, or one that is under way.
+    CheckpointError
+        The folder holds this training, but none of its checkpoints is whole.
+
+    Warns
+    -----
+    UserWarning
+        The newest checkpoints are damaged: it goes on from one before.
     """
     if not len(graphs):
         raise ValueError("no graphs to train on")
@@ -92,31 +112,59 @@ def train(
     if hasattr(workers, "wait"):  # a gang is all or none: jobs may still be in the queue
         workers.wait(ranks)
     settings = rank_side.Settings(epochs, batch, learning_rate, seed)
-    run = records.start(
-        folder,
-        kind="train",
-        parameters={**model.settings, **settings.as_dict(), "ranks": ranks},
-        seed=seed,
-    )
+    parameters = {
+        **model.settings,
+        **settings.as_dict(),
+        "ranks": ranks,
+        "weights": rank_side.digest(model),
+        "validation": hash_graphs(validation),
+    }
+    session = sessions.begin(folder, parameters, seed=seed, data_hash=hash_graphs(graphs))
+    if isinstance(session, records.Run):
+        return TrainingRun(session, None, None)
     try:
-        run.note(data_hash=write_graphs(graphs, run.folder / "graphs" / "train").hash())
-        write_graphs(validation, run.folder / "graphs" / "validation")
-        (run.folder / "checkpoints").mkdir()
-        model.save(run.folder / "checkpoints" / rank_side.INITIAL)
-        function = partial(rank_side.train_rank, folder=run.folder.absolute(), settings=settings)
+        keep_graphs(graphs, session.run.folder / "graphs" / "train")
+        keep_graphs(validation, session.run.folder / "graphs" / "validation")
+        start = _start(session, model, checkpoint_every_s)
+        function = partial(
+            rank_side.train_rank,
+            folder=session.run.folder.absolute(),
+            settings=settings,
+            start=start,
+        )
         started = gang.start(function, ranks, workers=workers, timeout_s=timeout_s, threads=threads)
     except BaseException as error:
-        run.finish("failed", error=repr(error))
+        session.finish("failed", error=repr(error))
         raise
-    return TrainingRun(run, started)
+    return TrainingRun(session.run, session, started)
+
+
+def _start(
+    session: sessions.Session, model: InteractionGNN, checkpoint_every_s: float
+) -> rank_side.Start:
+    """The checkpoint to go on from, the first if there is none; the record is cut down to it."""
+    folder = session.run.folder / "checkpoints"
+    folder.mkdir(exist_ok=True)
+    if not any(folder.iterdir()):
+        checkpoint.save(folder, model, torch.optim.AdamW(model.parameters()), Progress())
+    state, damaged = checkpoint.newest(folder)
+    for path, reason in damaged.items():
+        path.rename(path.with_suffix(".damaged"))  # to be looked at, and not to be met again
+        warnings.warn(f"{reason}; going on from {state.name}", stacklevel=3)
+    superseded = sessions.supersede(session.run, checkpoint.step_of(state))
+    session.own.note(
+        goes_on_from=state.name, damaged=[*damaged.values()], superseded_rows=superseded
+    )
+    return rank_side.Start(state.name, session.number, tuple(session.folders), checkpoint_every_s)
 
 
 class TrainingRun:
     """A training under way or done.
 
-    Iterating gives its records as they come: dicts of kind ``"step"`` (loss, edges, seconds) and
-    ``"epoch"`` (training and validation loss, edge figures). Leaving the loop ends the training;
-    the last checkpoint is then the model.
+    Iterating gives its records as they come, from the first step on: dicts of kind ``"step"``
+    (loss, edges, seconds of each phase), ``"epoch"`` (training and validation loss, edge figures),
+    ``"checkpoint"`` and ``"rank"``. Leaving the loop ends the training, after a last checkpoint if
+    its step is over within a second; that is then the model.
 
     Attributes
     ----------
@@ -124,8 +172,10 @@ class TrainingRun:
         The run folder: records, checkpoints, the graphs trained on.
     """
 
-    def __init__(self, run: records.Run, ranks: gang.Gang) -> None:
-        self.run, self.folder, self._gang = run, run.folder, ranks
+    def __init__(
+        self, run: records.Run, session: sessions.Session | None, ranks: gang.Gang | None
+    ) -> None:
+        self.run, self.folder, self._session, self._gang = run, run.folder, session, ranks
         self._stopped = False
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
@@ -144,31 +194,35 @@ class TrainingRun:
         GangError
             A rank failed; all were ended.
         """
-        if self._stopped:
+        if self._stopped or self._gang is None or self._session is None:
             return self
         try:
             self._agree(self._gang.wait())
         except Exception as error:
-            self.run.finish("failed", error=str(error))
+            self._session.finish("failed", error=str(error))
             raise
         except BaseException:
             self.stop()
             raise
+        self._session.hold.release()
         return self
 
     def stop(self) -> None:
-        """End the training now; what was checkpointed stays."""
+        """End the training now; what was checkpointed stays, and the same call goes on from it."""
+        if self._gang is None or self._session is None:
+            return
         if self._gang.running():
             self._gang.stop()
             self._stopped = True
             if self.run.provenance()["status"] == "running":
-                self.run.finish("stopped")
+                self._session.finish("stopped")
+        self._session.hold.release()
 
     @property
     def model(self) -> InteractionGNN:
         """The network of the last checkpoint, once the training is done."""
         self.wait()
-        return InteractionGNN.load(rank_side.last_checkpoint(self.folder))
+        return checkpoint.load_model(checkpoint.newest(self.folder / "checkpoints")[0])
 
     @property
     def records(self) -> pd.DataFrame:
@@ -182,7 +236,8 @@ class TrainingRun:
         """Rows of rank 0 as they are written, until its process is gone and all are read."""
         tail = self.run.tail(rank_side.WATCHED)
         while True:
-            running = self._gang.running()  # asked before reading, so that no last row is missed
+            # asked before reading, so that no last row is missed
+            running = self._gang is not None and self._gang.running()
             yield from tail.new()
             if not running:
                 return
@@ -194,8 +249,6 @@ class TrainingRun:
 
 
 def _new_model(graph: Data, hidden: int, iterations: int, seed: int) -> InteractionGNN:
-    import torch
-
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return InteractionGNN(graph.x.shape[1], graph.edge_attr.shape[1], hidden, iterations)
