@@ -176,6 +176,7 @@ def time_rank(
     rows = [{"kind": "rank", "rank": rank, **place(device)}]
     dealt = list(_shares(store, settings, whole, ranks))
     numbers = (number for shares in dealt for number in shares[rank])
+    step.ask_all((), device)  # the first step is not to wait for who starts last
     with graphs_ahead(store, numbers, device) as graphs:
         for number, shares in enumerate(dealt):
             total = sum(store.entries[k].weight for share in shares for k in share)

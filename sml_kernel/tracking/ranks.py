@@ -145,6 +145,7 @@ def train_rank(rank: int, ranks: int, *, folder: Path, settings: Settings, start
 def _train(me: Rank, progress: Progress) -> None:
     """All steps that are left. Ranks agree in each whether to write a checkpoint, or to end."""
     ahead_of_us = (number for turn in me.turns(progress.step) for number in turn.mine)
+    step.ask_all((), me.device)  # the first step is not to wait for who starts last
     saved = time.monotonic()
     with _sigterm_noted() as noted, graphs_ahead(me.graphs, ahead_of_us, me.device) as graphs:
         for turn in me.turns(progress.step):
