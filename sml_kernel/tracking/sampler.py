@@ -6,7 +6,8 @@ graphs in order of edges, moved by a few places at random, are cut into groups, 
 shuffled. A batch is then *dealt* to the ranks that there are.
 
 What is uneven costs the time that ranks wait for the slowest: the largest share over the mean, less
-one, of all steps together. Over five epochs (a test measures it) `imbalance` gives
+one, of all steps together. Over five epochs of drawn sizes `imbalance` gives, where edges spread
+normally by 20 %, and where they go as hits to the power of 1.3 and pile-up is even in 0 to 200:
 
 ====================== ============= ========= ================= ==================
 edges                  batch, ranks  sampler   random, dealt     random, in turn

@@ -145,7 +145,7 @@ def _start(
     """The checkpoint to go on from, the first if there is none; the record is cut down to it."""
     folder = session.run.folder / "checkpoints"
     folder.mkdir(exist_ok=True)
-    if not any(folder.iterdir()):
+    if not any(folder.glob("step-*")):  # a damaged one counts: nothing begins anew unasked
         checkpoint.save(folder, model, torch.optim.AdamW(model.parameters()), Progress())
     state, damaged = checkpoint.newest(folder)
     for path, reason in damaged.items():

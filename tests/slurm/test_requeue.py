@@ -22,7 +22,7 @@ JOB = """#!/bin/bash
 #SBATCH --qos=regular --account=m1234 --constraint=cpu --nodes=1 --time=00:30:00
 #SBATCH --requeue --open-mode=append --signal=B:USR1@60
 trap 'warned=yes; kill -USR1 $training' USR1
-{python} {folder}/train.py & training=$!
+nice {python} {folder}/train.py & training=$!
 wait $training || wait $training
 [ -z "$warned" ] || scontrol requeue $SLURM_JOB_ID
 """
@@ -124,7 +124,7 @@ def run_now(*command: str) -> str:
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
 
-def until(condition, limit_s: float = 180) -> None:
+def until(condition, limit_s: float = 600) -> None:
     deadline = time.monotonic() + limit_s
     while not condition():
         assert time.monotonic() < deadline, f"not within {limit_s} s"
