@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -31,8 +33,17 @@ def test_shares_hold_every_graph_once_and_no_exchange_would_even_them_out(edges,
     assert sorted(number for share in shares for number in share) == list(range(len(edges)))
     assert deal(range(len(edges))[::-1], edges, ranks) == shares  # whatever the order they come in
     loads = [sum(edges[number] for number in share) for share in shares]
-    for number in shares[int(np.argmax(loads))]:  # to give one away would make another the slowest
-        assert min(loads) + edges[number] >= max(loads)
+    most = int(np.argmax(loads))
+    for to in set(range(ranks)) - {most}:
+        for gives, back in itertools.product(shares[most], [None, *shares[to]]):
+            change = edges[gives] - (0 if back is None else edges[back])
+            assert max(loads[most] - change, loads[to] + change) >= max(loads)
+
+
+def test_exchanges_even_out_what_largest_first_does_not() -> None:
+    edges = [9, 8, 7, 6, 5]  # largest first: 9 + 6 + 5 and 8 + 7
+    shares = deal(range(5), edges, 2)
+    assert sorted(sum(edges[number] for number in share) for share in shares) == [17, 18]
 
 
 @pytest.mark.parametrize("batch", [2, 4, 16])
