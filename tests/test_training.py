@@ -14,7 +14,14 @@ import pytest
 import torch
 
 from sml_kernel import records
-from sml_kernel.tracking import InteractionGNN, build_graphs, learn_cuts, simulate, train
+from sml_kernel.tracking import (
+    InteractionGNN,
+    build_graphs,
+    checkpoint,
+    learn_cuts,
+    simulate,
+    train,
+)
 from sml_kernel.tracking.ranks import learning_rate
 from sml_kernel.tracking.store import hash_graphs, open_graphs, write_graphs
 from sml_kernel.workers.gang import GangError
@@ -70,9 +77,12 @@ def test_leaving_the_loop_ends_the_training(graphs, tmp_path: Path) -> None:
         if row["kind"] == "epoch" and row["epoch"] == 1:
             break
     assert run.run.status() == "stopped"
-    saved = sorted((tmp_path / "run" / "checkpoints").glob("epoch-*"))
-    weights = InteractionGNN.load(saved[-1]).state_dict()
+    state, _ = checkpoint.newest(tmp_path / "run" / "checkpoints")
+    assert checkpoint.step_of(state) >= 4  # both epochs are in it, and what came after
+    weights = checkpoint.load_model(state).state_dict()
     assert all(torch.equal(value, weights[name]) for name, value in run.model.state_dict().items())
+    first = InteractionGNN.load(tmp_path / "run" / "checkpoints" / "epoch-0000.safetensors")
+    assert any(not torch.equal(value, weights[name]) for name, value in first.state_dict().items())
     assert not [p for p in psutil.Process().children(recursive=True) if _is_rank(p)]
 
 

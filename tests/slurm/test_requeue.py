@@ -107,13 +107,17 @@ def steps_of(folder: Path, session: int) -> int:
 
 
 def wait_for_restart(job_id: str, times: int) -> None:
-    """Until the job runs again; Slurm waits for two minutes, as a rule, which are left out."""
+    """Until the job runs again; of the two minutes that Slurm waits first, a few seconds do.
+
+    Within the second in which it was killed a node takes it for the killed one.
+    """
 
     def restarted() -> bool:
         shown = run_now("scontrol", "show", "job", "--oneliner", job_id)
         if f"Restarts={times} " not in shown:
             return False
         if "JobState=PENDING" in shown:
+            time.sleep(3)
             run_now("scontrol", "update", f"JobId={job_id}", "StartTime=now")
         return "JobState=RUNNING" in shown
 
