@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from sml_kernel.tracking.scores import append_scores, score_edges, score_segments
     from sml_kernel.tracking.shipped import Pretrained, pretrained
     from sml_kernel.tracking.simulation import simulate
+    from sml_kernel.tracking.splitting import join_parts, split_graph
     from sml_kernel.tracking.stages import score_stages
     from sml_kernel.tracking.tracks import find_tracks, join_segments
     from sml_kernel.tracking.training import TrainingRun, train
@@ -41,6 +42,7 @@ _MODULES = {
     "build_graphs": "graphs",
     "compiled": "compilation",
     "find_tracks": "tracks",
+    "join_parts": "splitting",
     "join_segments": "tracks",
     "kalman_tracks": "kalman",
     "learn_cuts": "cuts",
@@ -54,6 +56,7 @@ _MODULES = {
     "score_stages": "stages",
     "score_tracks": "metrics",
     "simulate": "simulation",
+    "split_graph": "splitting",
     "step_benchmark": "benchmark",
     "summarise_graphs": "graphs",
     "time_inference": "inference",
