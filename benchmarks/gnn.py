@@ -17,16 +17,16 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
-from textbook import Geometric, textbook
+from textbook import Geometric, resident_peak_bytes, textbook
 from torch import Tensor
 
 from sml_kernel import records
 from sml_kernel.tracking import InteractionGNN
 from sml_kernel.tracking.compilation import compiled
+from sml_kernel.tracking.roofline import flops, matmul_rate
 
 Graph = tuple[Tensor, Tensor, Tensor]
 Form = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -44,22 +44,20 @@ def main() -> None:
     forms = forms_of(model, given.compiled)
     if given.memory:
         torch.set_num_threads(2)
-        before = _peak_mb()
+        before = resident_peak_bytes()
         forms[given.memory](*graph).sum().backward()
-        print(_peak_mb() - before)
+        print((resident_peak_bytes() - before) / 1e6)
         return
+    operations = flops(given.nodes, given.edges, given.hidden, given.iterations)
     run = records.start(given.folder, kind="gnn", parameters=vars(given))
     with run.writer("times") as writer:
         for threads in given.threads:
             torch.set_num_threads(threads)
             rate = matmul_rate()
             print(f"{threads} threads; matrix products reach {rate / 1e9:.0f} GFLOP/s")
-            for what, backward, operations in (
-                ("forward", False, flops(given)),
-                ("step", True, 3 * flops(given)),
-            ):
-                times, apart = in_turn(forms, graph, given.repeats, backward)
-                for row in rows_of(times, operations / rate):
+            for what, passes in (("forward", 1), ("step", 3)):  # a gradient makes two of each
+                times, apart = in_turn(forms, graph, given.repeats, what == "step")
+                for row in rows_of(times, passes * operations / rate):
                     row |= {"logits_differ": apart[row["form"]]}
                     writer.append("time", what=what, threads=threads, **row)
                     print(_line(what, row))
@@ -127,25 +125,6 @@ def _line(what: str, row: dict[str, Any]) -> str:
     )
 
 
-def matmul_rate(rows: int = 2048, width: int = 128, repeats: int = 50) -> float:
-    """FLOP/s of [rows, width] times [width, width], the product that the network is made of."""
-    left, right, out = torch.randn(rows, width), torch.randn(width, width), torch.empty(rows, width)
-    seconds = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        torch.mm(left, right, out=out)
-        seconds.append(time.perf_counter() - start)
-    return 2 * rows * width * width / statistics.median(seconds)
-
-
-def flops(given: argparse.Namespace) -> float:
-    """Operations of the products in one forward pass with the first linear map split."""
-    square = 2 * given.hidden**2
-    an_edge = 2 * given.iterations + 2  # two an iteration, one each for encoder and decoder
-    a_node = 6 * given.iterations + 3  # two for the ends, three and one in the update
-    return square * (an_edge * given.edges + a_node * given.nodes)
-
-
 def memory(names: list[str]) -> list[dict[str, Any]]:
     """Peak memory of a training step of each form, above what its process had before."""
     peaks = {}
@@ -157,12 +136,6 @@ def memory(names: list[str]) -> list[dict[str, Any]]:
         {"form": name, "peak_mb": peak, "of_textbook": peak / peaks["textbook"]}
         for name, peak in peaks.items()
     ]
-
-
-def _peak_mb() -> float:
-    """Of this program; `getrusage` would give a forked process the peak of its parent."""
-    status = Path("/proc/self/status").read_text()
-    return int(status.partition("VmHWM:")[2].split()[0]) / 1024
 
 
 def _arguments() -> argparse.Namespace:

@@ -6,6 +6,8 @@ gathers and scatters, and once as torch_geometric has one write it.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 from torch import Tensor, nn
 from torch_geometric.nn import MessagePassing
@@ -14,15 +16,17 @@ from sml_kernel.tracking import InteractionGNN
 
 
 def textbook(model: InteractionGNN, x: Tensor, edge_index: Tensor, edge_attr: Tensor) -> Tensor:
-    """The formulas as they stand."""
+    """Concatenate, gather, scatter: [N, F], [2, E], [E, K] → [E] logits."""
     source, target = edge_index
     nodes, edges = model.node_encoder(x), model.edge_encoder(edge_attr)
     blocks = zip(model.edge_updates, model.node_updates, strict=True)
     for edge_update, node_update in blocks:
         whole = torch.cat([edges, nodes[source], nodes[target]], dim=1)
         edges = edges + edge_update.rest(edge_update.first(whole))
-        arriving = torch.zeros_like(nodes).scatter_add(0, target[:, None].expand_as(edges), edges)
-        leaving = torch.zeros_like(nodes).scatter_add(0, source[:, None].expand_as(edges), edges)
+        arriving = torch.zeros_like(nodes, dtype=edges.dtype)
+        leaving = torch.zeros_like(arriving)
+        arriving = arriving.scatter_add(0, target[:, None].expand_as(edges), edges)
+        leaving = leaving.scatter_add(0, source[:, None].expand_as(edges), edges)
         nodes = nodes + node_update(torch.cat([nodes, arriving, leaving], dim=1))
     whole = torch.cat([edges, nodes[source], nodes[target]], dim=1)
     return model.decoder.rest(model.decoder.first(whole))[:, 0]
@@ -65,3 +69,11 @@ class _Messages(MessagePassing):
 
     def message(self, edges: Tensor) -> Tensor:
         return edges
+
+
+def resident_peak_bytes() -> int:
+    """The most memory this process has had; unlike ``ru_maxrss`` not handed on by its parent."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) << 10
+    raise RuntimeError("/proc/self/status has no VmHWM: this kernel does not tell peak memory")

@@ -20,9 +20,9 @@ CASES = {
     "remade": (10_000, 60_000, 64, 3, True, "float32", True),
     "nodes kept, edges remade": (25_000, 150_000, 32, 2, None, "float32", True),
     "mapped arrays": (10_000, 80_000, 128, 2, None, "float32", True),
-    "kept, bfloat16": (6_000, 30_000, 64, 3, False, "bfloat16", True),
-    "remade, bfloat16": (6_000, 30_000, 128, 2, True, "bfloat16", True),
-    "inference": (20_000, 150_000, 64, 3, None, "float32", False),
+    "kept, bfloat16": (4_000, 20_000, 64, 3, False, "bfloat16", True),
+    "remade, bfloat16": (4_000, 20_000, 64, 3, True, "bfloat16", True),
+    "inference": (15_000, 120_000, 64, 2, None, "float32", False),
 }
 
 # Each case in a fork of a process that has imported torch: VmHWM of the fork begins at what it has
