@@ -149,8 +149,8 @@ def calls(work: Pass) -> Iterator[Call]:
             yield _rows(work, name, model.node_updates[block], work.nodes, states)
             node += 1
     if isinstance(model.decoder, OnEnds):
-        seen = (f"nodes {node}", hidden)
-        yield _edges(work, "decoder", model.decoder, {f"edges {edge}": hidden}, seen)
+        ends = (f"nodes {node}", hidden)
+        yield _edges(work, "decoder", model.decoder, {f"edges {edge}": hidden}, ends)
     else:
         yield _rows(work, "decoder", model.decoder, work.edges, {f"edges {edge}": hidden})
 

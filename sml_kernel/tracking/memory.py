@@ -185,7 +185,7 @@ def plan(
     if not sizes:
         raise ValueError("no graphs to plan for: give nodes and edges of each")
     forecast = partial(predict, precision=precision, device=device, training=training, ranks=ranks)
-    nodes, edges = max(sizes, key=lambda size: forecast(*size, model).peak_bytes)
+    nodes, edges = max(sizes, key=lambda size: forecast(size[0], size[1], model).peak_bytes)
     density = nodes / max(edges, 1)
 
     def fits(network: InteractionGNN, nodes: int, edges: int) -> bool:
