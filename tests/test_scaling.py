@@ -16,7 +16,7 @@ import pandas as pd
 import pytest
 
 from sml_kernel import records, scaling, tracking
-from sml_kernel.scaling import flags, laws
+from sml_kernel.scaling import flags, laws, summaries
 from sml_kernel.workers import gang
 
 RANKS = np.repeat([1, 2, 3, 4, 6, 8], 3)
@@ -343,6 +343,21 @@ def test_the_parts_of_a_step_add_up_and_the_shares_are_those_foretold(benchmark,
     assert losses[2].tolist() == pytest.approx(losses[1].tolist(), rel=1e-4)
     assert scaling.compare(study).ranks.tolist() == [1, 2]
     assert study.ranks().cores.map(len).min() >= 1
+    roof = study.roofline()
+    assert roof.ranks.tolist() == [1, 2]
+    assert (roof[["flops_per_s", "roof_flops_per_s"]] > 0).all(axis=None)
+
+
+def test_a_roof_is_what_the_slower_of_copy_and_product_allows() -> None:
+    steps = pd.DataFrame({"ranks": [1, 1, 2], "forward_s": [1.0, 1.0, 1.0], "backward_s": 1.0})
+    steps = steps.assign(flops=[8e9, 8e9, 8e9], bytes=[4e9, 4e9, 1e9])
+    ranks = pd.DataFrame({"ranks": [1, 2], "matmul_flops_per_s": 20e9, "copy_bytes_per_s": 5e9})
+    roof = summaries.roofline(steps, ranks)
+    assert roof.intensity.tolist() == [2, 8]
+    assert roof.flops_per_s.tolist() == [4e9, 4e9]
+    assert roof.roof_flops_per_s.tolist() == [10e9, 20e9]  # of the copy, of the product
+    assert roof.share.tolist() == [0.4, 0.2]
+    assert summaries.roofline(steps.drop(columns="bytes"), ranks).empty
 
 
 def test_weak_steps_grow_with_the_ranks_and_counted_shares_are_uneven(benchmark) -> None:

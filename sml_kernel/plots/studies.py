@@ -46,6 +46,9 @@ def scaling(study: Study, fit: str | None = None, work: str | None = None) -> An
     ]
     if "wait_s" in study.steps():
         figures.append(_waiting(study.waiting()))
+    roof = study.roofline()
+    if len(roof):
+        figures.append(_roofline(roof))
     title = f"{study.parameters['mode'].capitalize()} scaling"
     return hv.Layout(figures).opts(shared_axes=False, title=title).cols(2)
 
@@ -159,6 +162,30 @@ def _waiting(waiting: pd.DataFrame) -> Any:
         ylabel="waiting / % of the step",
         xlabel="ranks, and which of them",
         title="Waiting for the slowest",
+        **FRAME,
+    )
+
+
+def _roofline(table: pd.DataFrame) -> Any:
+    """Reached against allowed, a point and a roof a number of ranks, in GFLOP/s a rank."""
+    hv = holoviews()
+    reach = np.geomspace(float(table.intensity.min()) / 8, float(table.intensity.max()) * 8, 60)
+    parts: list[Any] = []
+    for row in table.itertuples():
+        roof = np.minimum(reach * row.copy_bytes_per_s, row.matmul_flops_per_s) / 1e9
+        shade = TRUE if row.ranks == table.ranks.min() else FALSE
+        line = hv.Curve((reach, roof), "intensity", "rate", label=f"roof, {row.ranks} ranks")
+        dot = hv.Scatter(([row.intensity], [row.flops_per_s / 1e9]), "intensity", "rate")
+        parts += [line.opts(color=shade), dot.opts(color=shade, size=10)]
+    lowest = float(table.flops_per_s.min()) / 1e9
+    return hv.Overlay(parts).opts(
+        logx=True,
+        logy=True,
+        ylim=(lowest / 4, 2 * float(table.matmul_flops_per_s.max()) / 1e9),
+        xlabel="operations a byte that must be moved",
+        ylabel="GFLOP/s a rank",
+        legend_position="right",
+        title="Roofline: points reached, lines allowed",
         **FRAME,
     )
 

@@ -77,6 +77,10 @@ class Study:
         """Share of the step that each rank waits for the slowest."""
         return summaries.waiting(self.steps())
 
+    def roofline(self) -> pd.DataFrame:
+        """What ranks reach of what their machine allows (`summaries.roofline`)."""
+        return summaries.roofline(self.steps(), self.ranks())
+
     def flags(self) -> pd.DataFrame:
         """What makes the figures doubtful: ``flag, ranks, detail``."""
         return flags.find(self.ranks(), self.steps(), self.repeats(), self._sessions())

@@ -102,3 +102,34 @@ def waiting(steps: pd.DataFrame) -> pd.DataFrame:
     even = sums[measure] / sums.groupby("ranks")[measure].transform("mean")
     waiting_share = sums.wait_s / sums.step_s
     return pd.DataFrame({"waiting": waiting_share, "relative_work": even}).reset_index()
+
+
+def roofline(steps: pd.DataFrame, ranks: pd.DataFrame) -> pd.DataFrame:
+    """What a rank reaches while it computes, and the least that its machine would allow.
+
+    Parameters
+    ----------
+    steps
+        Rows of steps with ``flops`` and ``bytes``: operations, and bytes that have to be moved.
+    ranks
+        Rows of ranks with ``matmul_flops_per_s`` and ``copy_bytes_per_s``: what each reached in a
+        matrix product and in a copy.
+
+    Returns
+    -------
+    DataFrame
+        A row a number of ranks: ``intensity`` (operations a byte), ``flops_per_s`` reached in
+        forward and backward together, ``roof_flops_per_s`` that the slower of product and copy
+        allows at this intensity, ``share`` of it, and both rates. Empty if nothing was recorded.
+    """
+    if not {"flops", "bytes"} <= set(steps) or "matmul_flops_per_s" not in ranks:
+        return pd.DataFrame()
+    computed = steps.assign(seconds=steps.forward_s + steps.backward_s)
+    sums = computed.groupby("ranks")[["flops", "bytes", "seconds"]].sum()
+    rates = ranks.groupby("ranks")[["matmul_flops_per_s", "copy_bytes_per_s"]].median()
+    table = rates.assign(
+        intensity=sums.flops / sums.bytes, flops_per_s=sums.flops / sums.seconds
+    ).reset_index()
+    allowed = table.intensity * table.copy_bytes_per_s
+    roof = allowed.where(allowed < table.matmul_flops_per_s, table.matmul_flops_per_s)
+    return table.assign(roof_flops_per_s=roof, share=table.flops_per_s / roof)

@@ -18,14 +18,15 @@ import numpy as np
 import torch
 from torch_geometric.data import Data
 
-from sml_kernel.tracking import sampler, step
+from sml_kernel.tracking import roofline, sampler, step
 from sml_kernel.tracking.model import InteractionGNN
 from sml_kernel.tracking.prefetch import graphs_ahead
 from sml_kernel.tracking.ranks import device_of_rank, place
-from sml_kernel.tracking.store import GraphStore, hash_graphs, keep_graphs, open_graphs
+from sml_kernel.tracking.store import Entry, GraphStore, hash_graphs, keep_graphs, open_graphs
 from sml_kernel.workers import gang
 
 ASSIGNMENTS = ("edges", "count")
+_COPIED_BYTES = 1 << 26
 
 
 @dataclass(frozen=True)
@@ -74,9 +75,10 @@ class StepBenchmark:
         Returns
         -------
         list of dict
-            Kind ``"rank"``: where each rank ran. Kind ``"step"``, a row a rank and step: its share
-            (``graphs, edges, hits``), seconds of each phase and of all (`tracking.step`), and
-            whether it is ``warm_up``.
+            Kind ``"rank"``: where each rank ran, and what it reached in a matrix product and in a
+            copy while the others did the same. Kind ``"step"``, a row a rank and step: its share
+            (``graphs, edges, hits``) and the operations and bytes of it (`tracking.roofline`),
+            seconds of each phase and of all (`tracking.step`), and whether it is ``warm_up``.
 
         Raises
         ------
@@ -173,7 +175,7 @@ def time_rank(
         first.x.shape[1], first.edge_attr.shape[1], settings.hidden, settings.iterations
     ).to(device)
     optimiser = torch.optim.AdamW(model.parameters(), lr=1e-4)
-    rows = [{"kind": "rank", "rank": rank, **place(device)}]
+    rows = [{"kind": "rank", "rank": rank, **place(device), **_roof(settings.hidden, device)}]
     dealt = list(_shares(store, settings, whole, ranks))
     numbers = (number for shares in dealt for number in shares[rank])
     step.ask_all((), device)  # the first step is not to wait for who starts last
@@ -186,8 +188,25 @@ def time_rank(
                 {"kind": "step", "rank": rank, "step": number, "warm_up": number < settings.warm_up}
                 | {"graphs": len(mine), "edges": sum(entry.edges for entry in mine)}
                 | {"hits": sum(entry.nodes for entry in mine), "loss": taken.loss, **taken.seconds}
+                | _work(mine, settings)
             )
     return rows
+
+
+def _roof(hidden: int, device: torch.device) -> dict[str, float]:
+    """What this rank reaches in the network's own product, and in a copy beyond any cache."""
+    return {
+        "matmul_flops_per_s": roofline.matmul_rate(width=hidden, device=device.type),
+        "copy_bytes_per_s": roofline.copy_rate(_COPIED_BYTES, device=device.type),
+    }
+
+
+def _work(mine: Sequence[Entry], settings: StepSettings) -> dict[str, float]:
+    """Operations and least bytes of a step; a gradient makes two products of each."""
+    size = settings.hidden, settings.iterations
+    flops = sum(roofline.flops(entry.nodes, entry.edges, *size) for entry in mine)
+    moved = sum(roofline.traffic_bytes(entry.edges, *size, 4) for entry in mine)
+    return {"flops": 3 * flops, "bytes": 3 * moved}
 
 
 def _graphs_a_step(settings: StepSettings, ranks: int, mode: str) -> int:
