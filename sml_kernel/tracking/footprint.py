@@ -32,7 +32,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import nn
 
@@ -146,7 +146,8 @@ def calls(work: Pass) -> Iterator[Call]:
             edge += 1
         elif step < last or form.decodes_ends or form.nodes_first:
             states = {seen: width, f"sums {step}": reduced}
-            yield _rows(work, name, model.node_updates[block], work.nodes, states)
+            update = _rows(work, name, model.node_updates[block], work.nodes, states)
+            yield _reducing(work, update, step, f"edges {edge}")
             node += 1
     if isinstance(model.decoder, OnEnds):
         ends = (f"nodes {node}", hidden)
@@ -194,7 +195,8 @@ def _call(
     keeps, blocked = _how(work, count, inputs)
     internals = _internals(work, modules)
     if blocked:  # one block: what is inside, its gradients, and weights under autocast
-        inside = CACHED_ROWS * (internals + work.state * (6 * hidden + sum(inputs.values())))
+        gradients = internals + 2 * hidden * work.state if work.training else 0
+        inside = CACHED_ROWS * (gradients + work.state * (4 * hidden + sum(inputs.values())))
     else:
         inside = ends + 2 * row
     if not work.training:
@@ -218,6 +220,23 @@ def _on_heap(work: Pass, array: int, keeps: bool, call: Call) -> Call:
     more = _KEPT_ON_HEAP if keeps else _REMADE_ON_HEAP
     saved = {name: int(more * size) for name, size in call.saved.items()}
     return Call(call.name, saved, int(more * call.forward), int(more * call.backward))
+
+
+def _reducing(work: Pass, call: Call, step: int, state: str) -> Call:
+    """An update of nodes with what max and std at its hits take: see `segments.aggregate`."""
+    hidden, names = work.model.settings["hidden"], work.model.aggregations
+    node, row = (count * hidden * work.state for count in (work.nodes, work.edges))
+    saved: dict[str, int] = {}
+    busy = 0
+    if "std" in names:  # mean, variance and root of both directions, and where it is 0
+        saved |= {state: row, f"std {step}": 13 * node // 2}
+        busy = 3 * row
+    if "max" in names:  # of each direction what was there before and after, [2N, H]
+        saved |= {state: row, f"max {step}": 8 * node}
+        busy = 6 * row  # the gradient asks each edge whether it is the largest
+    if not work.training:
+        return replace(call, forward=call.forward + (row + 4 * node if saved else 0))
+    return replace(call, saved={**call.saved, **saved}, backward=call.backward + busy)
 
 
 def _how(work: Pass, count: int, inputs: Mapping[str, int]) -> tuple[bool, bool]:
@@ -247,6 +266,8 @@ def _internals(work: Pass, modules: Sequence[nn.Module]) -> int:
             total += width * work.state
             total += _STATISTICS if isinstance(module, nn.LayerNorm) else 0
         before = module
+    if isinstance(before, _SAVES_RESULT) and work.model.form.skip != "residual":
+        total -= _widths(modules)[-1] * work.state  # the result is the next state, counted there
     return total
 
 

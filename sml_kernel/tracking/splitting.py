@@ -8,7 +8,9 @@ What is exact: every edge is owned by one part, so that losses summed over parts
 with its weight, and none is dropped. With a halo of as many hops as the network has iterations,
 own logits and the summed gradient are those of the whole graph up to rounding: a state sees one hop
 further in each iteration. What is approximate: with fewer hops, logits of own edges near the cuts
-miss messages from beyond the halo; what that costs stands in ``docs/tracking.md``.
+miss messages from beyond the halo. Measured with 6 iterations on an event of pile-up 20 in 4 parts:
+logits were off by 0.3, 0.09, 0.01 and 0.0004 (rms) with 0, 1, 2 and 3 hops, which took 0, 5, 10
+and 14 % more edges (``docs/tracking.md``).
 
 The parts of a graph belong into one step of training, one after the other: only then is the step
 that of the whole graph.
