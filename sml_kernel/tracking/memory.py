@@ -12,7 +12,6 @@ import copy
 import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 
@@ -184,7 +183,11 @@ def plan(
     """
     if not sizes:
         raise ValueError("no graphs to plan for: give nodes and edges of each")
-    forecast = partial(predict, precision=precision, device=device, training=training, ranks=ranks)
+
+    def forecast(nodes: int, edges: int, network: InteractionGNN) -> Prediction:
+        terms = {"precision": precision, "device": device}
+        return predict(nodes, edges, network, training=training, ranks=ranks, **terms)
+
     nodes, edges = max(sizes, key=lambda size: forecast(size[0], size[1], model).peak_bytes)
     density = nodes / max(edges, 1)
 
