@@ -113,7 +113,7 @@ def test_it_reads_no_further_than_asked_and_its_thread_ends_with_the_block() -> 
 
 def test_an_error_of_the_reader_comes_where_its_graph_would_have(graphs, tmp_path: Path) -> None:
     store = write_graphs(graphs[:3], tmp_path / "store")
-    (tmp_path / "store" / store.entries[1].file).write_bytes(b"nothing")
+    (tmp_path / "store" / store.entries[1].files[0]).write_bytes(b"nothing")
     with graphs_ahead(store, [0, 1, 2], torch.device("cpu")) as found:
         assert torch.equal(next(found).x, graphs[0].x)
         with pytest.raises(OSError, match="is damaged"):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import resource
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -100,3 +102,15 @@ def _left(root: Path, name: str, names: tuple[str, str, str]) -> Iterator[int]:
         counts = dict(line.split() for line in (each / "memory.stat").read_text().splitlines())
         used = int((each / use_file).read_text()) - int(counts.get(droppable, 0))
         yield max(0, int(text) - used)
+
+
+def _main() -> None:
+    """Print what a rank may use on this host, of a GPU if there is one, as JSON."""
+    import torch
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    print(json.dumps({"device": device, "bytes": available_bytes(int(sys.argv[1]), device)}))
+
+
+if __name__ == "__main__":
+    _main()

@@ -25,9 +25,9 @@ activations in float32, and only what goes into products in bfloat16.
 
 On a CPU glibc maps arrays of `MAPPED_BYTES` one by one and gives them back. Smaller ones it cuts
 from a heap, where what was freed does not always fit what comes next: after some steps the heap was
-1.3 to 1.8 times the arrays in it where internals were kept, 1.15 to 1.3 times where remade. It is not
-the same twice: one case of kept internals took 305, 320 and 363 MB in three runs. The factors here
-are the middle of what was measured, no derivation.
+1.3 to 1.8 times the arrays in it where internals were kept, 1.15 to 1.3 times where remade. It is
+not the same twice: one case of kept internals took 305, 320 and 363 MB in three runs. The factors
+here are the middle of what was measured, no derivation.
 """
 
 from __future__ import annotations

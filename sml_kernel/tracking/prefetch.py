@@ -81,17 +81,19 @@ def graphs_ahead(
 ) -> Iterator[Iterator[Data]]:
     """Graphs of a store on `device`, each read and sent while the one before is computed.
 
+    A graph that was split comes in its parts.
+
     See `ahead`. On a GPU a graph goes through pinned memory on a stream of its own, and whoever
     takes it waits for it on the GPU alone.
     """
     if device.type != "cuda":
-        with ahead(lambda number: touched(graphs[number]), numbers) as found:
+        with ahead(lambda file: touched(graphs.read(file)), graphs.files(numbers)) as found:
             yield found
         return
     stream = torch.cuda.Stream(device)
 
-    def send(number: int) -> tuple[Data, torch.cuda.Event]:
-        graph = touched(graphs[number]).pin_memory()
+    def send(file: str) -> tuple[Data, torch.cuda.Event]:
+        graph = touched(graphs.read(file)).pin_memory()
         with torch.cuda.stream(stream):
             return graph.to(device, non_blocking=True), stream.record_event()
 
@@ -101,7 +103,7 @@ def graphs_ahead(
         current.wait_event(copied)
         return graph.record_stream(current)  # its memory is not given away before it is computed
 
-    with ahead(send, numbers) as found:
+    with ahead(send, graphs.files(numbers)) as found:
         yield map(arrive, found)
 
 

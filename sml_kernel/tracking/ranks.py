@@ -25,7 +25,7 @@ from torch import nn
 from torch_geometric.data import Data
 
 from sml_kernel import records
-from sml_kernel.tracking import checkpoint, sampler, step
+from sml_kernel.tracking import checkpoint, memory, sampler, step
 from sml_kernel.tracking.checkpoint import Progress
 from sml_kernel.tracking.model import InteractionGNN
 from sml_kernel.tracking.prefetch import graphs_ahead
@@ -62,12 +62,15 @@ class Start:
         Folders of records that end with it.
     checkpoint_every_s
         Seconds from one checkpoint to the next, as far as steps and epochs allow.
+    remakes
+        Make internals again for the gradient, whatever the network is set to: memory is short.
     """
 
     state: str
     session: int
     finishes: tuple[Path, ...]
     checkpoint_every_s: float
+    remakes: bool = False
 
 
 @dataclass(frozen=True)
@@ -132,6 +135,8 @@ def train_rank(rank: int, ranks: int, *, folder: Path, settings: Settings, start
     graphs, device = open_graphs(folder / "graphs" / "train"), device_of_rank()
     state = folder / "checkpoints" / start.state
     model, optimiser, progress = checkpoint.load(state, torch.optim.AdamW, device)
+    if start.remakes:
+        model.runner = memory.remade(model).runner
     with records.Run(folder).writer(f"rank{rank}") as writer:
         writer.append("rank", rank=rank, ranks=ranks, session=start.session, **place(device))
         me = Rank(rank, ranks, folder, settings, start, graphs, device, model, optimiser, writer)
@@ -169,8 +174,9 @@ def _step(
     for group in me.optimiser.param_groups:
         group["lr"] = rate
     weight = sum(me.graphs.entries[number].weight for number in turn.whole)
-    taken = step.take(me.model, me.optimiser, graphs, len(turn.mine), weight, me.device, asks)
     mine = [me.graphs.entries[number] for number in turn.mine]
+    count = sum(len(entry.files) for entry in mine)
+    taken = step.take(me.model, me.optimiser, graphs, count, weight, me.device, asks)
     me.writer.append(
         "step",
         session=me.start.session,

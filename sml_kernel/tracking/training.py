@@ -8,6 +8,7 @@ a training that was killed goes on where it was, on as many ranks as there are t
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import time
 import warnings
@@ -22,6 +23,7 @@ from torch_geometric.data import Data
 from sml_kernel import records
 from sml_kernel.tracking import checkpoint, sessions
 from sml_kernel.tracking import ranks as rank_side
+from sml_kernel.tracking.capacity import check_kept, parts_of, plan_training
 from sml_kernel.tracking.checkpoint import Progress
 from sml_kernel.tracking.model import InteractionGNN
 from sml_kernel.tracking.store import hash_graphs, keep_graphs
@@ -46,6 +48,7 @@ def train(
     threads: int | None = None,
     folder: str | os.PathLike[str] | None = None,
     checkpoint_every_s: float = 60.0,
+    memory_bytes: int | None = None,
     timeout_s: float | None = None,
 ) -> TrainingRun:
     """Train an `InteractionGNN` to tell true segments, or go on with it; returns at once.
@@ -73,11 +76,16 @@ def train(
         Threads a rank. None shares out the cores.
     folder
         The run's folder: new, or that of the same training, which then goes on from its last
-        checkpoint; `ranks`, `workers`, `threads`, `checkpoint_every_s` and `timeout_s` may be
-        others. None: a new one.
+        checkpoint; `ranks`, `workers`, `threads`, `checkpoint_every_s`, `memory_bytes` and
+        `timeout_s` may be others. None: a new one.
     checkpoint_every_s
         Seconds of training that a kill may cost, about; there is a checkpoint after each epoch as
         well, and before ranks end by SIGTERM.
+    memory_bytes
+        What a rank may use; None asks the hosts where they will run. Where it does not do,
+        internals are made again for the gradient, and graphs that are still too large split into
+        sectors of φ (`split_graph`, 3 hops of halo: logits at their borders are approximate); the
+        record says so (``memory``). Parts are made when the folder is.
     timeout_s
         It is ended after this time.
 
@@ -89,7 +97,8 @@ def train(
     Raises
     ------
     ValueError
-        No graphs, or a batch that leaves a rank without one.
+        No graphs, a batch that leaves a rank without one, or graphs that no splitting fits into
+        memory: what would fit is said.
     TrainingError
         The folder holds another training, or one that is under way.
     CheckpointError
@@ -111,6 +120,7 @@ def train(
         model = _new_model(graphs[0], hidden, iterations, seed)
     if hasattr(workers, "wait"):  # a gang is all or none: jobs may still be in the queue
         workers.wait(ranks)
+    plan = plan_training([*graphs, *validation], model, ranks, workers, memory_bytes)
     settings = rank_side.Settings(epochs, batch, learning_rate, seed)
     parameters = {
         **model.settings,
@@ -123,9 +133,12 @@ def train(
     if isinstance(session, records.Run):
         return TrainingRun(session, None, None)
     try:
-        keep_graphs(graphs, session.run.folder / "graphs" / "train")
-        keep_graphs(validation, session.run.folder / "graphs" / "validation")
+        session.own.note(memory=plan.text)
+        for name, part in (("train", graphs), ("validation", validation)):
+            store = keep_graphs(part, session.run.folder / "graphs" / name, parts_of(plan))
+            check_kept(store, plan)
         start = _start(session, model, checkpoint_every_s)
+        start = dataclasses.replace(start, remakes=plan.how != "as asked")
         function = partial(
             rank_side.train_rank,
             folder=session.run.folder.absolute(),

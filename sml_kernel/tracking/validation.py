@@ -34,9 +34,10 @@ def validate(
             logits = model(graph.x, graph.edge_index, graph.edge_attr)
             loss = edge_loss(logits, graph.y, graph.weight)
             sums += torch.stack([loss, graph.weight.sum()]).double()
+            own = graph.own if "own" in graph else torch.ones_like(graph.y, dtype=torch.bool)
             scores = torch.sigmoid(logits).float()
             for truth in (0, 1):
-                histogram[truth] += torch.histc(scores[graph.y == truth], _BINS, 0, 1)
+                histogram[truth] += torch.histc(scores[own & (graph.y == truth)], _BINS, 0, 1)
     model.train()
     if ranks > 1:
         dist.all_reduce(sums)
