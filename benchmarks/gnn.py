@@ -26,6 +26,7 @@ from torch import Tensor
 from sml_kernel import records
 from sml_kernel.tracking import InteractionGNN
 from sml_kernel.tracking.compilation import compiled
+from sml_kernel.tracking.memory import predict
 from sml_kernel.tracking.roofline import flops, matmul_rate
 
 Graph = tuple[Tensor, Tensor, Tensor]
@@ -61,9 +62,11 @@ def main() -> None:
                     row |= {"logits_differ": apart[row["form"]]}
                     writer.append("time", what=what, threads=threads, **row)
                     print(_line(what, row))
+        foretold = predict(given.nodes, given.edges, model).peak_bytes / 1e6
         for row in memory(list(forms)):
-            writer.append("memory", **row)
+            writer.append("memory", **row, predicted_mb=foretold if row["form"] == "ours" else None)
             print(f"memory   {row['form']:16} {row['peak_mb']:6.0f} MB, {row['of_textbook']:.2f}")
+        print(f"memory   predicted for ours {foretold:.0f} MB (`sml_kernel.tracking.memory`)")
     run.finish("done")
     print(f"recorded in {run.folder}")
 

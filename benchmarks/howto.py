@@ -29,7 +29,6 @@ COMMANDS = {
     "gnn": "python benchmarks/gnn.py",
     "ranks/edges": "python benchmarks/ranks.py",
     "ranks/count": "python benchmarks/ranks.py",
-    "memory": "python benchmarks/memory.py",
     "inference": "python benchmarks/inference.py --model ttbar-pileup50",
     "physics/trained": "python benchmarks/physics.py train",
     "physics/judged": "python benchmarks/physics.py judge",
@@ -150,7 +149,12 @@ def losses(folder: Path) -> dict[str, str]:
 
 
 def memory(folder: Path) -> dict[str, str]:
-    return {"memory_text": ""}
+    """Peak memory of a step against its prediction."""
+    (ours,) = Run(folder / "gnn").rows("memory").query("form == 'ours'").itertuples()
+    return {
+        "memory_measured": f"{ours.peak_mb:,.0f} MB",
+        "memory_predicted": f"{ours.predicted_mb:,.0f} MB",
+    }
 
 
 def inference(folder: Path) -> dict[str, str]:

@@ -29,7 +29,7 @@ def enough_for(share: float, graphs) -> int:
 
 
 def test_graphs_that_do_not_fit_are_trained_in_parts(graphs, tmp_path) -> None:
-    """The loss is that of whole graphs but for what a halo of three hops leaves out."""
+    """Numbers are those of whole graphs; where the halo has to be smaller a warning says so."""
     small = {"memory_bytes": enough_for(0.6, graphs)}
     curves = {}
     for name, given in (("whole", {}), ("parts", small)):
@@ -41,7 +41,7 @@ def test_graphs_that_do_not_fit_are_trained_in_parts(graphs, tmp_path) -> None:
     assert "split into" in run.run.provenance()["memory"]
     for kind, figure in (("step", "loss"), ("step", "edges"), ("epoch", "validation_loss")):
         whole, parts = (rows[rows.kind == kind][figure].tolist() for rows in curves.values())
-        assert parts == pytest.approx(whole, rel=2e-3)
+        assert parts == pytest.approx(whole, rel=1e-4)
     efficiency = [rows.edge_efficiency.dropna().iloc[-1] for rows in curves.values()]
     assert efficiency[0] == pytest.approx(efficiency[1], abs=0.01)  # each edge once, no halo
     assert torch.isfinite(torch.tensor(curves["parts"].loss.dropna().tolist())).all()

@@ -84,8 +84,8 @@ def train(
     memory_bytes
         What a rank may use; None asks the hosts where they will run. Where it does not do,
         internals are made again for the gradient, and graphs that are still too large split into
-        sectors of φ (`split_graph`, 3 hops of halo: logits at their borders are approximate); the
-        record says so (``memory``). Parts are made when the folder is.
+        sectors of φ (`split_graph`, with a warning if that cannot be exact); the record says so
+        (``memory``). Parts are made when the folder is.
     timeout_s
         It is ended after this time.
 
@@ -135,7 +135,11 @@ def train(
     try:
         session.own.note(memory=plan.text)
         for name, part in (("train", graphs), ("validation", validation)):
-            store = keep_graphs(part, session.run.folder / "graphs" / name, parts_of(plan))
+            store = keep_graphs(
+                part,
+                session.run.folder / "graphs" / name,
+                parts_of(plan, model.settings["iterations"]),
+            )
             check_kept(store, plan)
         start = _start(session, model, checkpoint_every_s)
         start = dataclasses.replace(start, remakes=plan.how != "as asked")
