@@ -10,6 +10,7 @@ there, without what only the run needs (graphs, checkpoints, sessions of workers
 from __future__ import annotations
 
 import argparse
+import math
 import shutil
 import string
 from collections.abc import Iterable, Sequence
@@ -20,6 +21,7 @@ import pandas as pd
 
 from sml_kernel import scaling
 from sml_kernel.records import Run
+from sml_kernel.tracking import Fiducial
 
 HERE = Path(__file__).parent
 RECORDS = HERE / "records"
@@ -226,8 +228,13 @@ def physics(folder: Path) -> dict[str, str]:
             f"{cost.wall_s / 60:.0f} minutes on {given['ranks']} cores ({cost.cpu_s / 60:.0f} "
             "minutes of CPU time, simulation apart where it was kept)"
         ),
-        "physics_cuts": f"Two-way matching, {figures.cuts.iloc[0]}; {events}",
+        "physics_cuts": f"Two-way matching, {_cuts(figures.fiducial.iloc[0])}. Events: {events}",
     }
+
+
+def _cuts(recorded: dict[str, Any]) -> str:
+    given = {name: math.inf if value is None else value for name, value in recorded.items()}
+    return str(Fiducial(**given))
 
 
 def origins(folder: Path) -> str:

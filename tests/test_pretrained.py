@@ -31,3 +31,16 @@ def test_what_is_no_pretrained_network_is_said(tmp_path) -> None:
     tracking.InteractionGNN(3, 6, hidden=4, iterations=1).save(tmp_path / "bare.safetensors")
     with pytest.raises(ValueError, match=r"bare.safetensors holds a network without cuts"):
         tracking.pretrained(tmp_path / "bare.safetensors")
+
+
+def test_the_network_of_the_package_finds_tracks_it_never_saw() -> None:
+    found = tracking.pretrained("ttbar-pileup50")
+    events = tracking.simulate(4, pileup=10, seed=777, progress=False)
+    graphs = tracking.build_graphs(events, found.cuts)
+    cuts = found.provenance["score_cuts"]
+    for method, cut in cuts.items():
+        tracks = [tracking.find_tracks(found.model, g, cut=cut, method=method) for g in graphs]
+        row = tracking.score_tracks(events, tracks, "central").row()
+        assert row["efficiency"] > 0.95
+        assert row["fake_rate"] < 0.05
+    assert {row["pileup"] for row in found.provenance["figures"]} == {50, 200}

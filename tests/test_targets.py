@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 
 import holoviews as hv
 import hvplot
 import pytest
+import small_training
 
-from sml_kernel import plots, scaling
+from sml_kernel import plots, records, scaling, tracking
 
 
 def training(broken=()):
@@ -86,3 +88,32 @@ def test_a_study_goes_on_where_it_was(tmp_path) -> None:
         scaling.time_to_target(train, **asked(tmp_path, target=0.01))
     with pytest.raises(scaling.StudyError, match="not cubic"):
         scaling.time_to_target(train, **asked(tmp_path, rules=["cubic"]))
+
+
+def test_trainings_on_ranks_are_timed_to_a_target(tmp_path) -> None:
+    """The real thing: gangs of one and two ranks, ended as soon as they are there."""
+    graphs, held_out = small_training.graphs()
+    kept = ("hidden", "iterations", "threads", "epochs")
+    asked_for = {name: small_training.ASKED[name] for name in kept}
+    study = scaling.time_to_target(
+        functools.partial(tracking.train, graphs, held_out, **asked_for),
+        ranks=[1, 2],
+        batch=2,
+        learning_rate=3e-3,
+        target=0.5,
+        rules=["constant", "linear"],
+        seeds=[0],
+        folder=tmp_path,
+        progress=False,
+    )
+    points = study.points()
+    assert points.status.tolist() == ["done"] * 3, points.reason.tolist()
+    assert points.reached.all()
+    assert (points.seconds > 0).all()
+    assert points.batch.tolist() == [2, 4, 4]
+    for point in points.itertuples():
+        name = f"{point.rule}-{point.ranks}-{point.seed}"
+        losses = records.read(tmp_path / "trainings" / name, "epoch").validation_loss.tolist()
+        reached = int(point.epochs)
+        assert losses[reached - 1] <= 0.5 < min([*losses[: reached - 1], 1.0])
+        assert len(losses) < small_training.EPOCHS  # it ended at the target
