@@ -17,6 +17,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
+from sml_kernel.tracking.gradients import of_block
+from sml_kernel.tracking.perceptron import Steps
 from sml_kernel.tracking.segments import Incidence, collect, collect_rows, spread, spread_rows
 
 
@@ -41,6 +43,8 @@ class Work:
         Without gradients: write the result over the first of the inputs.
     keeps
         Keep internals for the gradient instead of making them again; one block of all rows.
+    steps, residual
+        What the function is, for a gradient that is written out (`gradients`); None: autograd.
     """
 
     function: Callable[..., Tensor]
@@ -50,6 +54,8 @@ class Work:
     collects: bool = False
     overwrites: bool = False
     keeps: bool = False
+    steps: Steps | None = None
+    residual: bool = False
 
     def blocks(self, count: int) -> range:
         """First rows of the blocks; at least one, so that no rows give a result of their shape."""
@@ -154,6 +160,8 @@ class _Blockwise(torch.autograd.Function):
         wanted = list(ctx.needs_input_grad[3:])
         if table is not None:  # the ends are the last of the rows
             wanted.insert(ctx.n_inputs, ctx.needs_input_grad[2])
+        if work.steps is not None and not ctx.autocast["enabled"] and all(wanted[ctx.n_inputs :]):
+            return None, None, *_written_out(work, inputs, parameters, table, gradients, wanted)
         whole = [torch.empty_like(rows) for rows in inputs]
         if table is not None:
             whole.append(table.new_empty(len(inputs[0]), table.shape[1]))
@@ -164,7 +172,9 @@ class _Blockwise(torch.autograd.Function):
             with torch.enable_grad(), torch.autocast(**ctx.autocast):
                 result = work.call(rows, parameters)
             leaves = [t for t, w in zip([*rows, *parameters], wanted, strict=True) if w]
-            found = torch.autograd.grad(result, leaves, _arriving(work, gradients, start, result))
+            found = torch.autograd.grad(
+                result, leaves, _arriving(work, gradients, start, result, len(result))
+            )
             of_rows = iter(found)
             for into, row in zip(whole, rows, strict=True):
                 if row.requires_grad:
@@ -183,11 +193,47 @@ class _Blockwise(torch.autograd.Function):
         return None, None, of_table, *kept, *rest
 
 
-def _arriving(work: Work, gradients: Sequence[Tensor], start: int, result: Tensor) -> Tensor:
+def _written_out(
+    work: Work,
+    inputs: Sequence[Tensor],
+    parameters: Sequence[Tensor],
+    table: Tensor | None,
+    gradients: Sequence[Tensor],
+    wanted: Sequence[bool],
+) -> list[Tensor | None]:
+    """Gradients of the table, of inputs and of parameters, block by block (`gradients`)."""
+    assert work.steps is not None
+    whole = [torch.empty_like(rows) if w else None for rows, w in zip(inputs, wanted, strict=False)]
+    of_ends = None if table is None else table.new_empty(len(inputs[0]), table.shape[1])
+    sums = [torch.zeros_like(parameter) for parameter in parameters]
+    for start in work.blocks(len(inputs[0])):
+        rows = _cut(work, inputs, table, start)
+        ends = None if table is None else rows.pop()
+        here = slice(start, start + len(rows[0]))
+        of_block(
+            work.steps,
+            rows,
+            ends,
+            parameters,
+            _arriving(work, gradients, start, rows[0], len(rows[0])),
+            work.residual,
+            [None if each is None else each[here] for each in whole],
+            None if of_ends is None else of_ends[here],
+            sums,
+        )
+    of_table = None
+    if of_ends is not None and work.graph is not None:
+        of_table = collect_rows(of_ends, work.graph)
+    return [of_table, *whole, *sums]
+
+
+def _arriving(
+    work: Work, gradients: Sequence[Tensor], start: int, like: Tensor, count: int
+) -> Tensor:
     """The gradient that reaches a block: its own rows', and what the sums at nodes send back."""
-    own = gradients[0][start : start + len(result)]
+    own = gradients[0][start : start + count]
     if work.collects:
         assert work.graph is not None
         ends = work.graph.ends[start : start + work.rows]
         own = own + spread_rows(gradients[1], ends)
-    return own.to(result.dtype)
+    return own.to(like.dtype)

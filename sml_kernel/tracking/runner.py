@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sml_kernel.tracking.blocks import Work, in_blocks
+from sml_kernel.tracking.gradients import written_out
 from sml_kernel.tracking.perceptron import Steps, on_edges, on_rows, steps
 from sml_kernel.tracking.segments import Incidence
 
@@ -69,10 +70,9 @@ class Runner:
 
     def rows(self, module: nn.Module, inputs: Sequence[Tensor], residual: bool) -> Tensor:
         """A perceptron on arrays of rows side by side, plus the first of them if `residual`."""
-        function = _bound(
-            on_rows, steps(list(module.children())), len(inputs), residual, self.compiles
-        )
-        work = self._work(function, inputs[0])
+        done = steps(list(module.children()))
+        function = _bound(on_rows, done, len(inputs), residual, self.compiles)
+        work = self._work(function, inputs[0], done, residual)
         return in_blocks(work, inputs, list(module.parameters()))[0]
 
     def edges(
@@ -87,14 +87,17 @@ class Runner:
     ) -> tuple[Tensor, Tensor | None]:
         """A perceptron on edge rows and node rows, and its sums at the ends if it `collects`."""
         assert isinstance(module, OnEnds)
-        function = _bound(on_edges, steps(list(module.rest)), len(inputs), residual, self.compiles)
-        work = self._work(function, inputs[0], graph, collects, overwrites)
+        done = steps(list(module.rest))
+        function = _bound(on_edges, done, len(inputs), residual, self.compiles)
+        work = self._work(function, inputs[0], done, residual, graph, collects, overwrites)
         return in_blocks(work, inputs, module.weights(), module.table(nodes))
 
     def _work(
         self,
         function: Callable[..., Tensor],
         rows: Tensor,
+        done: Steps,
+        residual: bool,
         graph: Incidence | None = None,
         collects: bool = False,
         overwrites: bool = False,
@@ -104,7 +107,17 @@ class Runner:
         keeps = not (large if self.checkpointing is None else self.checkpointing)
         blocked = on_cpu and not (keeps and torch.is_grad_enabled())
         count = CACHED_ROWS if blocked else bucket(len(rows)) if self.compiles else len(rows)
-        return Work(function, max(count, 1), self.compiles, graph, collects, overwrites, keeps)
+        return Work(
+            function,
+            max(count, 1),
+            padded=self.compiles,
+            graph=graph,
+            collects=collects,
+            overwrites=overwrites,
+            keeps=keeps,
+            steps=done if written_out(done) and not self.compiles else None,
+            residual=residual,
+        )
 
 
 def bucket(count: int) -> int:
