@@ -10,6 +10,7 @@ there, without what only the run needs (graphs, checkpoints, sessions of workers
 from __future__ import annotations
 
 import argparse
+import json
 import math
 import shutil
 import string
@@ -31,7 +32,7 @@ COMMANDS = {
     "gnn": "python benchmarks/gnn.py",
     "ranks/edges": "python benchmarks/ranks.py",
     "ranks/count": "python benchmarks/ranks.py",
-    "inference": "python benchmarks/inference.py --model ttbar-pileup50",
+    "inference": "python benchmarks/inference.py",
     "physics/trained": "python benchmarks/physics.py train",
     "physics/judged": "python benchmarks/physics.py judge",
 }
@@ -58,7 +59,9 @@ def keep(run: Path, to: Path) -> None:
     """Copy provenance, rows and the provenance of later sessions."""
     shutil.rmtree(to, ignore_errors=True)
     (to / "rows").mkdir(parents=True)
-    shutil.copy(run / "run.json", to)
+    said = json.loads((run / "run.json").read_text())
+    said["parameters"].pop("folder", None)  # where it lay says nothing to a reader
+    (to / "run.json").write_text(json.dumps(said, indent=1) + "\n")
     for rows in (run / "rows").glob("*.jsonl"):
         shutil.copy(rows, to / "rows")
     for session in (run / "sessions").glob("*/run.json"):
@@ -242,10 +245,15 @@ def origins(folder: Path) -> str:
     rows = []
     for name, command in COMMANDS.items():
         said = Run(folder / name).provenance()
-        parameters = said["parameters"]
-        machine = f"{parameters.get('cpu', '')}".strip() or said["host"]
-        rows.append([f"`{name}`", f"`{command}`", said["start"][:10], machine, said["commit"][:10]])
+        seen = said.get("machine")
+        machine = f"{seen['cpu']}, {seen['cores']} cores" if seen else f"host {said['host']}"
+        rows.append([f"`{name}`", f"`{command}`", said["start"][:10], machine, _commit(said)])
     return _table(["record", "command", "date", "machine", "commit"], rows)
+
+
+def _commit(said: dict[str, Any]) -> str:
+    commit, changed, _ = str(said["commit"]).partition("+")
+    return commit[:10] + (" and edits" if changed else "")
 
 
 def _ratio(row: Any) -> str:

@@ -134,7 +134,9 @@ def publish(folder: Path, to: Path) -> None:
     figures = records.read(folder / "judged").query("kind == 'figures'")
     shown = ["pileup", "builder", "of", "efficiency", "efficiency_error", "fake_rate"]
     table = figures[[*shown, "fake_rate_error"]].to_dict("records")
-    Pretrained(found.model, found.cuts, {**found.provenance, "figures": table}).save(to)
+    origin = {**found.provenance, "figures": table}
+    origin["parameters"].pop("folder", None)  # where it lay says nothing to a reader
+    Pretrained(found.model, found.cuts, origin).save(to)
     print(f"{to}: {to.stat().st_size / 1e6:.2f} MB")
 
 

@@ -77,6 +77,7 @@ def results(model: InteractionGNN, forward, graph) -> tuple[Tensor, list[Tensor]
     seed=st.integers(0, 1000),
 )
 @example(1, 0, False, ["sum"], True, 0)
+@example(9, 29, False, ["sum", "std", "max", "mean"], False, 165)
 @example(9, 30, False, ["sum"], True, 1)
 @example(9, 30, False, ["sum"], False, 1)
 def test_same_logits_and_gradients_as_the_textbook(
@@ -86,6 +87,8 @@ def test_same_logits_and_gradients_as_the_textbook(
     torch.manual_seed(seed)
     model = InteractionGNN(3, 6, 8, 3, shared, aggregations, checkpointing)
     graph = random_graph(n, n_edges, seed)
+    if "std" in aggregations:  # its gradient divides by a spread that may be all but 0
+        model, graph = model.double(), (graph[0].double(), graph[1], graph[2].double())
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(runner, "CACHED_ROWS", 7)  # several blocks, the last not full
         ours, our_gradient = results(model, model, graph)
