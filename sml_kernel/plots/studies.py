@@ -11,6 +11,9 @@ from sml_kernel.plots.canvas import FALSE, FRAME, GREY, TRUE, holoviews
 from sml_kernel.scaling.results import Study
 from sml_kernel.scaling.targets import RULES, TargetStudy
 
+#: Of logarithmic axes; bokeh labels whole decades only.
+_TICKS = [m * 10**e for e in range(-2, 6) for m in (1, 2, 5)]
+
 
 def scaling(study: Study, fit: str | None = None, work: str | None = None) -> Any:
     """Speed-up and efficiency against ideal, where the time of a step goes, who waits.
@@ -169,18 +172,21 @@ def _waiting(waiting: pd.DataFrame) -> Any:
 def _roofline(table: pd.DataFrame) -> Any:
     """Reached against allowed, a point and a roof a number of ranks, in GFLOP/s a rank."""
     hv = holoviews()
-    reach = np.geomspace(float(table.intensity.min()) / 8, float(table.intensity.max()) * 8, 60)
+    reach = np.geomspace(float(table.intensity.min()) / 30, float(table.intensity.max()) * 4, 60)
     parts: list[Any] = []
     for row in table.itertuples():
         roof = np.minimum(reach * row.copy_bytes_per_s, row.matmul_flops_per_s) / 1e9
         shade = TRUE if row.ranks == table.ranks.min() else FALSE
-        line = hv.Curve((reach, roof), "intensity", "rate", label=f"roof, {row.ranks} ranks")
+        label = f"{row.ranks} ranks: {row.share:.0%} of the roof"
+        line = hv.Curve((reach, roof), "intensity", "rate", label=label)
         dot = hv.Scatter(([row.intensity], [row.flops_per_s / 1e9]), "intensity", "rate")
         parts += [line.opts(color=shade), dot.opts(color=shade, size=10)]
     lowest = float(table.flops_per_s.min()) / 1e9
     return hv.Overlay(parts).opts(
         logx=True,
         logy=True,
+        xticks=_TICKS,
+        yticks=_TICKS,
         ylim=(lowest / 4, 2 * float(table.matmul_flops_per_s.max()) / 1e9),
         xlabel="operations a byte that must be moved",
         ylabel="GFLOP/s a rank",
