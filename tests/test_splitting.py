@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch_geometric.data import Data
 
 from sml_kernel.tracking import Form, InteractionGNN, join_parts, split_graph
-from sml_kernel.tracking.ranks import edge_loss
+from sml_kernel.tracking.step import edge_loss
 
 
 def ring(hits: int, edges: int, reach: int, seed: int = 0) -> Data:
