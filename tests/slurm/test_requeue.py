@@ -118,7 +118,9 @@ def wait_for_restart(job_id: str, times: int) -> None:
             return False
         if "JobState=PENDING" in shown:
             time.sleep(3)
-            run_now("scontrol", "update", f"JobId={job_id}", "StartTime=now")
+            # refused if it has started meanwhile: the next look sees it
+            update = ["scontrol", "update", f"JobId={job_id}", "StartTime=now"]
+            subprocess.run(update, capture_output=True)
         return "JobState=RUNNING" in shown
 
     until(restarted)
