@@ -1,0 +1,49 @@
+"""Simulation-based inference: events and their classes, and problems with exact answers."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sml_kernel.sbi.exact import (
+        Exact,
+        GaussianShift,
+        MixtureFraction,
+        SignedMixture,
+        draw,
+        log_ratio,
+    )
+    from sml_kernel.sbi.interference import QuadraticInterference
+    from sml_kernel.sbi.labels import ParameterPoint
+    from sml_kernel.sbi.origins import InputError
+    from sml_kernel.sbi.problems import Problem
+    from sml_kernel.sbi.readers import read_problem
+    from sml_kernel.sbi.yields import Yield, yield_ratio
+
+_MODULES = {
+    "Exact": "exact",
+    "GaussianShift": "exact",
+    "InputError": "origins",
+    "MixtureFraction": "exact",
+    "ParameterPoint": "labels",
+    "Problem": "problems",
+    "QuadraticInterference": "interference",
+    "SignedMixture": "exact",
+    "Yield": "yields",
+    "draw": "exact",
+    "log_ratio": "exact",
+    "read_problem": "readers",
+    "yield_ratio": "yields",
+}
+__all__ = list(_MODULES)
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
+    raise AttributeError(f"sml_kernel.sbi has no {name!r}; it has {', '.join(__all__)}")
+
+
+def __dir__() -> list[str]:
+    return __all__
