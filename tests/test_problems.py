@@ -79,7 +79,7 @@ def test_densities_integrate_to_one(family: Exact, points: list) -> None:
     [
         (sbi.MixtureFraction(), 0.3),
         (sbi.SignedMixture(), 0.6),
-        (sbi.QuadraticInterference(dimensions=1), 9.0),
+        (sbi.QuadraticInterference(dimensions=1, phase=0.0), 9.0),
     ],
     ids=lambda value: type(value).__name__,
 )
@@ -285,7 +285,8 @@ X, LABELS = np.arange(8.0).reshape(4, 2), ["a", "a", "b", "b"]
         ({"classes": ["a", "b", "c"]}, "class 'c' has no events"),
         ({"classes": ["a"]}, "arrays, row 2, column 'labels': b is not among the classes a"),
         ({"labels": [0, 0, 1, 1]}, "labels are numbers: give their names"),
-        ({"labels": ["a", "a", "b@jes", "b@jes"]}, "'b@jes' is no class: write PROCESS"),
+        ({"labels": [1.0, 1.0, 2.0, 2.0]}, "row 0, column 'labels': 1.0 is no name"),
+        ({"labels": ["a", "a", "b@j", "b@j"]}, "row 2, column 'labels': 'b@j' is no class: write"),
         (
             {"event_ids": [7, 7, 7, 8]},
             "row 1, column 'event_ids': event 7 of class 'a' comes twice",
@@ -303,6 +304,8 @@ def test_labels_name_points_of_the_nuisances() -> None:
     parse = sbi.ParameterPoint.parse
     assert parse("ttbar") == sbi.ParameterPoint("ttbar")
     assert parse("h@tes=-1,jes=+.5") == sbi.ParameterPoint("h", (("jes", 0.5), ("tes", -1.0)))
+    problem = sbi.Problem.of(X, ["h", "h", "h@jes=+1", "h@jes=+1"])
+    assert problem.points == (parse("h"), sbi.ParameterPoint("h", (("jes", 1.0),)))
     for wrong in ("", "@jes=1", "h@", "h@jes", "h@jes=up", "h@jes=nan", "h@jes=1,jes=2"):
         with pytest.raises(ValueError, match="is no class"):
             parse(wrong)

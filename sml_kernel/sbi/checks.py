@@ -55,6 +55,12 @@ def indexed(
         outside = (labels < 0) | (labels >= len(classes))
         index = labels.astype("int64")
     else:
+        named = np.array([isinstance(label, str) for label in labels], bool)
+        if not named.all():
+            row = int(named.argmin())
+            raise origin.wrong(
+                row, origin.label, f"{labels[row]!s} is no name of a class; use text"
+            )
         found, index = np.unique(labels.astype(str), return_inverse=True)
         classes = [str(name) for name in found] if classes is None else classes
         places = {name: place for place, name in enumerate(classes)}
@@ -76,16 +82,22 @@ def check_classes(
     classes: Sequence[str],
     origin: Origin,
 ) -> None:
-    """Raise the error for the first class that has no events, or not above zero in sum, ….
+    """Raise the error for the first class that cannot be used.
 
-    Also for a name that is no `ParameterPoint`, and an event that comes twice in a class.
+    Its name is no `ParameterPoint`, or says what another says; it has no events; its weights do
+    not sum to more than zero; or an event comes twice in it.
     """
+    points: dict[ParameterPoint, str] = {}
     for index, name in enumerate(classes):
-        try:
-            ParameterPoint.parse(name)
-        except ValueError as error:
-            raise InputError(f"{origin.of_rows(np.arange(0))}: {error}") from None
         rows = np.flatnonzero(labels == index)
+        try:
+            point = ParameterPoint.parse(name)
+        except ValueError as error:
+            if len(rows):
+                raise origin.wrong(int(rows[0]), origin.label, str(error)) from None
+            raise InputError(str(error)) from None
+        if points.setdefault(point, name) != name:
+            raise InputError(f"classes {points[point]!r} and {name!r} are the same; join them")
         where = f"{origin.of_rows(rows)}, column {origin.weight!r}: class {name!r}"
         if not len(rows):
             raise InputError(f"{where} has no events; add some or take it out of the classes")
