@@ -9,6 +9,7 @@ it is used. What is where:
 ``sml.job_script``  the Slurm script a request would send, as text, without sending it
 ``sml.tracking``    collision events, graphs, the graph network, tracks and their metrics
 ``sml.scaling``     what more ranks bring, with errors, and the reason for what they do not
+``sml.sbi``         simulation-based inference: weighted events, and problems with exact answers
 ``sml.records``     what was measured, with its provenance
 ``sml.batch``       notebooks that run unattended, with an honest status
 ``sml.plots``       figures made from records
@@ -21,7 +22,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sml_kernel import batch, plots, records, scaling, sites, tracking, workers
+    from sml_kernel import batch, plots, records, sbi, scaling, sites, tracking, workers
     from sml_kernel.sites import site
     from sml_kernel.workers import job_script, launch
 
@@ -32,6 +33,7 @@ __all__ = [
     "launch",
     "plots",
     "records",
+    "sbi",
     "scaling",
     "site",
     "sites",
