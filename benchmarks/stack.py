@@ -5,7 +5,7 @@ other side (torch.nn, torch.optim.Adam). Each count of members in turn, so that 
 all alike. Prints and records CPU time of the process for a network and step, medians with
 quartiles, the ratio in the same round, and the rate of products beside that of one large product.
 Start-up (initialisation, weights of the bootstrap, batches) is in both; the stack also judges its
-members on one batch of validation.
+members on a batch of validation an epoch.
 
     python benchmarks/stack.py [--hidden 32 32] [--batch 512] [--members 1 8 64 256] [--threads 1]
 """
@@ -13,6 +13,7 @@ members on one batch of validation.
 from __future__ import annotations
 
 import argparse
+import itertools
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -35,7 +36,7 @@ Form = Callable[[], None]
 def main() -> None:
     given = _arguments()
     torch.set_num_threads(given.threads)
-    recipe = Recipe(tuple(given.hidden), given.activation, given.batch, 1, 1)
+    recipe = Recipe(tuple(given.hidden), given.activation, given.batch, given.epochs, given.epochs)
     shape = Perceptron(given.features, recipe.hidden, recipe.activation)
     training = events(given.batch * given.steps, given.features, 0)
     validation = events(64, given.features, 1)
@@ -85,7 +86,7 @@ def measured(
             form()
             if repeat:
                 spent = time.process_time() - start
-                times[name].append(spent / (counts[name] * given.steps))
+                times[name].append(spent / (counts[name] * given.steps * given.epochs))
     products = 6 * given.batch * sum(wide * out for wide, out in shape.maps)
     products -= 2 * given.batch * shape.maps[0][0] * shape.maps[0][1]  # none for the features
     for name, seconds in times.items():
@@ -118,15 +119,16 @@ def _stack(count: int, training: Sample, validation: Sample, recipe: Recipe, at_
 
 
 def one_by_one(many: list[Member], training: Sample, recipe: Recipe) -> None:
-    """An epoch of each member as a loop in plain torch does it, without validation."""
+    """The epochs of each member as a loop in plain torch does it, without validation."""
     for member in many:
         seen = share(training, member, 0)
         x, y, w = training.x[seen.rows], seen.targets, seen.weights
         torch.manual_seed(member.seed)
         net = Perceptron(x.shape[1], recipe.hidden, recipe.activation).module()
         adam = torch.optim.Adam(net.parameters(), member.learning_rate)
-        order = torch.randperm(len(x), generator=torch.Generator().manual_seed(member.seed))
-        for rows in order.split(recipe.batch):
+        generator = torch.Generator().manual_seed(member.seed)
+        orders = (torch.randperm(len(x), generator=generator) for _ in range(recipe.epochs))
+        for rows in itertools.chain.from_iterable(each.split(recipe.batch) for each in orders):
             adam.zero_grad()
             logits = net(x[rows]).squeeze(1)
             functional.binary_cross_entropy_with_logits(logits, y[rows], w[rows]).backward()
@@ -147,7 +149,14 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--hidden", type=int, nargs="+", default=[32, 32])
     parser.add_argument("--members", type=int, nargs="+", default=[1, 8, 64, 256])
     parser.add_argument("--activation", default="SiLU")
-    defaults = (("features", 16), ("batch", 512), ("steps", 40), ("alone", 8), ("repeats", 5))
+    defaults = (
+        ("features", 16),
+        ("batch", 512),
+        ("steps", 40),
+        ("epochs", 4),
+        ("alone", 4),
+        ("repeats", 5),
+    )
     for name, default in (*defaults, ("threads", 1)):
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--folder", help="of the record; none: a new one below runs")

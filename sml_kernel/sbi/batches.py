@@ -116,15 +116,16 @@ def share(events: Sample, member: Member, campaign: int) -> Share:
     if member.replica is not None:
         counts = poisson_weights(campaign, [member.replica], events.ids[rows.numpy()])[0]
         weights = weights * torch.from_numpy(counts)
-    balanced = torch.empty_like(weights)
-    for here, number in zip((targets, ~targets), member.classes, strict=True):
-        total = float(weights[here].sum())
+    of_numerator = float(torch.where(targets, weights, 0).sum())
+    totals = of_numerator, float(torch.where(targets, 0, weights).sum())
+    for total, number in zip(totals, member.classes, strict=True):
         if not total > 0:
             raise WeightError(
-                f"class {number} has a total weight of {total:g} in {int(here.sum())} events"
-                f" (replica {member.replica}): a ratio to it cannot be learned"
+                f"class {number} has a total weight of {total:g} (replica {member.replica}):"
+                " a ratio to it cannot be learned"
             )
-        balanced[here] = weights[here] * (len(rows) / (2 * total))
+    one, other = (weights.new_tensor(len(rows) / (2 * total)) for total in totals)
+    balanced = weights * torch.where(targets, one, other)
     return Share(rows, targets.float(), balanced.float())
 
 
@@ -155,7 +156,7 @@ class Tables:
             (self._weights, events.weights),
         ):
             flat = table[place].view(-1)
-            flat[: len(order)] = values[order]
+            flat[: len(order)] = values.index_select(0, order)
             flat[len(order) :] = 0
 
     def take(self, places: Sequence[int], numbers: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
