@@ -12,6 +12,7 @@ from sml_kernel.sbi.perceptrons import Perceptron
 _SYSFS = Path("/sys/devices/system/cpu/cpu0/cache")
 _UNKNOWN_BYTES = 2 << 20  # a thread's, where the system does not tell
 _MOST_BYTES = 1 << 30  # of the batches of an epoch, which are laid out in memory
+_EVENT_BYTES = 28  # of a member: row, target and weight, as they come and as they are laid out
 
 
 def members_at_once(
@@ -38,7 +39,7 @@ def members_at_once(
     # a step reads features, writes each layer twice, the products of the last, and three columns
     numbers = batch * (shape.inputs + 2 * sum(shape.hidden) + shape.hidden[-1] + 3)
     step_bytes = 4 * (numbers + 6 * shape.size)  # parameters, best, gradient, Adam's three
-    return max(1, min(cache_bytes // step_bytes, _MOST_BYTES // (20 * max(events, 1))))
+    return max(1, min(cache_bytes // step_bytes, _MOST_BYTES // (_EVENT_BYTES * max(events, 1))))
 
 
 def cache_of_threads(threads: int) -> int:
