@@ -9,7 +9,7 @@ it is used. What is where:
 ``sml.job_script``  the Slurm script a request would send, as text, without sending it
 ``sml.tracking``    collision events, graphs, the graph network, tracks and their metrics
 ``sml.scaling``     what more ranks bring, with errors, and the reason for what they do not
-``sml.sbi``         simulation-based inference: weighted events, and problems with exact answers
+``sml.sbi``         simulation-based inference: problems with exact answers, networks in stacks
 ``sml.records``     what was measured, with its provenance
 ``sml.batch``       notebooks that run unattended, with an honest status
 ``sml.plots``       figures made from records

@@ -1,4 +1,4 @@
-"""Simulation-based inference: events and their classes, and problems with exact answers."""
+"""Simulation-based inference: problems with exact answers, and many networks trained as one."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from sml_kernel.sbi.batches import Sample, sample
+    from sml_kernel.sbi.bootstrap import poisson_weights
     from sml_kernel.sbi.exact import (
         Exact,
         GaussianShift,
@@ -16,24 +18,33 @@ if TYPE_CHECKING:
     )
     from sml_kernel.sbi.interference import QuadraticInterference
     from sml_kernel.sbi.labels import ParameterPoint
+    from sml_kernel.sbi.members import Member, Recipe, Trained
     from sml_kernel.sbi.origins import InputError
     from sml_kernel.sbi.problems import Problem
     from sml_kernel.sbi.readers import read_problem
+    from sml_kernel.sbi.stack import train
     from sml_kernel.sbi.yields import Yield, yield_ratio
 
 _MODULES = {
     "Exact": "exact",
     "GaussianShift": "exact",
     "InputError": "origins",
+    "Member": "members",
     "MixtureFraction": "exact",
     "ParameterPoint": "labels",
     "Problem": "problems",
     "QuadraticInterference": "interference",
+    "Recipe": "members",
+    "Sample": "batches",
     "SignedMixture": "exact",
+    "Trained": "members",
     "Yield": "yields",
     "draw": "exact",
     "log_ratio": "exact",
+    "poisson_weights": "bootstrap",
     "read_problem": "readers",
+    "sample": "batches",
+    "train": "stack",
     "yield_ratio": "yields",
 }
 __all__ = list(_MODULES)
