@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import gc
 import os
 import signal
 import subprocess
@@ -62,6 +63,7 @@ def orphaned_memory() -> set[str]:
 
 def held() -> tuple[set[str], int, int, int]:
     """Orphaned shared memory; open descriptors, threads and child processes of ours."""
+    gc.collect()  # what tests before left as garbage is no leak, but goes when it likes
     me = psutil.Process()
     for thread in threading.enumerate():
         if thread.name == "gang":  # on its very last line
