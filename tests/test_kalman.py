@@ -32,10 +32,10 @@ def test_measurements_are_the_hits_one_by_one(events: list[Event]) -> None:
     """ACTS' own transformation takes each measurement back to where its hit is."""
     import acts
 
-    from sml_kernel.tracking.detector import RESOLUTION_MM, VOLUMES, _generic_detector
+    from sml_kernel.tracking.detector import RESOLUTION_MM, VOLUMES, generic_detector
 
     found = {}
-    _generic_detector()["geometry"].visitSurfaces(
+    generic_detector()["geometry"].visitSurfaces(
         lambda surface: found.__setitem__(surface.geometryId.value, surface)
     )
     context, along = acts.GeometryContext.dangerouslyDefaultConstruct(), acts.Vector3(0, 0, 1)
