@@ -155,7 +155,7 @@ import resource, sys
 import torch
 from torch_geometric.data import Data
 from sml_kernel.tracking import InteractionGNN, memory
-from sml_kernel.tracking.ranks import edge_loss
+from sml_kernel.tracking.step import edge_loss
 from sml_kernel.tracking.splitting import split_graph
 
 def step(model, parts):
