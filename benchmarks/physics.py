@@ -135,7 +135,9 @@ def publish(folder: Path, to: Path) -> None:
     shown = ["pileup", "builder", "of", "efficiency", "efficiency_error", "fake_rate"]
     table = figures[[*shown, "fake_rate_error"]].to_dict("records")
     origin = {**found.provenance, "figures": table}
-    origin["parameters"].pop("folder", None)  # where it lay says nothing to a reader
+    origin["parameters"].pop("folder", None)  # this and the process say nothing to a reader
+    for name in ("status", "end", "pid", "pid_started"):
+        origin.pop(name, None)
     Pretrained(found.model, found.cuts, origin).save(to)
     print(f"{to}: {to.stat().st_size / 1e6:.2f} MB")
 

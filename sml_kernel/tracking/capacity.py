@@ -39,16 +39,16 @@ def plan_training(
     model, ranks, workers
         See `sml_kernel.tracking.train`.
     memory_bytes
-        What a rank may use; None asks the hosts where ranks will run.
+        What a rank may use; None: what the hosts say where ranks will run.
 
     Raises
     ------
     ValueError
         They do not, and what would is said.
     """
-    device = "cpu"
-    if memory_bytes is None:
-        memory_bytes, device = _here(ranks) if workers is None else _there(workers.client)
+    # asked even where the bytes are given: on a GPU internals are kept that a CPU makes again
+    seen, device = _here(ranks) if workers is None else _there(workers.client)
+    memory_bytes = seen if memory_bytes is None else memory_bytes
     sizes = [(int(graph.num_nodes), int(graph.num_edges)) for graph in graphs]
     return plan(sizes, model, memory_bytes, device=device, ranks=ranks).require()
 

@@ -20,7 +20,6 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from sml_kernel.tracking.form import Form
 from sml_kernel.tracking.model import InteractionGNN
 
 #: States that are kept, of the newest.
@@ -128,9 +127,7 @@ def step_of(path: Path) -> int:
 
 
 def _model(tensors: dict[str, Tensor], said: dict[str, str]) -> InteractionGNN:
-    given = json.loads(said["settings"])
-    form = Form(**given.pop("form", {}))
-    model = InteractionGNN(**given, form=form)
+    model = InteractionGNN.from_settings(json.loads(said["settings"]))
     prefix = "model/"
     model.load_state_dict(
         {name[len(prefix) :]: value for name, value in tensors.items() if name.startswith(prefix)}

@@ -58,18 +58,19 @@ def of_block(
         Like `parameters`: their gradients are added to it.
     """
     row = rows[0] if len(rows) == 1 else torch.cat(list(rows), dim=1)
-    if ends is None:
-        saved = _followed(done, row, parameters)
-        first, gradient = parameters[0], _returned(done, saved, parameters, arriving, sums)
+    first = parameters[0]
+    if ends is None:  # the first map is one of the steps, and has its own bias
+        begun, done = functional.linear(row, first, parameters[1]), done[1:]
+        rest, of_rest = parameters[2:], sums[2:]
     else:
-        first, rest = parameters[0], parameters[1:]
-        saved = _followed(done, torch.addmm(ends, row, first.T), rest)
-        gradient = _returned(done, saved, rest, arriving, sums[1:])
-        if done and done[0][0] == "linear":  # of the ends' sum, no map of its own before it
-            gradient = gradient @ rest[0]
-        sums[0].addmm_(gradient.T, row)
-        if into_ends is not None:
-            into_ends.copy_(gradient)
+        begun = torch.addmm(ends, row, first.T)
+        rest, of_rest = parameters[1:], sums[1:]
+    gradient = _returned(done, _followed(done, begun, rest), rest, arriving, of_rest)
+    sums[0].addmm_(gradient.T, row)
+    if ends is None:
+        sums[1].add_(gradient.sum(0))
+    if into_ends is not None:
+        into_ends.copy_(gradient)
     if len(rows) == 1 and into[0] is not None:
         if residual:
             torch.addmm(arriving, gradient, first, out=into[0])
@@ -112,7 +113,7 @@ def _returned(
     gradient: Tensor,
     sums: Sequence[Tensor],
 ) -> Tensor:
-    """The gradient before the first linear map, that of its result: the caller makes the rest."""
+    """The gradient of what the steps began with."""
     place = len(parameters)
     for number in reversed(range(len(done))):
         (name, *given), seen = done[number], saved[number]
@@ -120,8 +121,6 @@ def _returned(
             place -= 2
             sums[place].addmm_(gradient.T, seen)
             sums[place + 1].add_(gradient.sum(0))
-            if number == 0:
-                return gradient
             gradient = gradient @ parameters[place]
         elif name == "norm":
             width, affine = given

@@ -79,8 +79,30 @@ def summarise_graphs(graphs: Iterable[Data]) -> pd.DataFrame:
 def _build(event: Event, cuts: Cuts) -> Data:
     hits = Hits(event)
     source, target = _candidates(hits, cuts)
-    between = geometry(hits, source, target)
     y, n_true, n_kept = _label(event, hits, source, target, cuts.min_pt_gev)
+    graph = unlabelled(event, hits, np.stack([source, target]))
+    graph.y = torch.from_numpy(y).float()
+    graph.weight = torch.from_numpy(_loss_weight(y, hits.pt_gev[source], cuts)).float()
+    graph.true_segments, graph.kept_segments, graph.name = n_true, n_kept, event.name
+    return graph
+
+
+def unlabelled(event: Event, hits: Hits, edges: np.ndarray) -> Data:
+    """The graph of some segments, without what is known of their truth.
+
+    Parameters
+    ----------
+    event, hits
+        An event, and the coordinates of its hits.
+    edges
+        [2, E] inner and outer hit of each segment.
+
+    Returns
+    -------
+    torch_geometric.data.Data
+        `build_graphs` without ``y``, ``weight``, the counts of segments and ``name``.
+    """
+    between = geometry(hits, *edges)
     features = (
         between["dr"] / 100,
         between["dphi"] / 0.1,
@@ -92,18 +114,13 @@ def _build(event: Event, cuts: Cuts) -> Data:
     nodes = np.stack([hits.r / 1000, hits.phi / np.pi, hits.z / 1000], axis=1)
     return Data(
         x=torch.from_numpy(nodes).float(),
-        edge_index=torch.from_numpy(np.stack([source, target])),
+        edge_index=torch.from_numpy(np.ascontiguousarray(edges)),
         edge_attr=torch.from_numpy(np.stack(features, axis=1)).float(),
-        y=torch.from_numpy(y).float(),
-        weight=torch.from_numpy(_loss_weight(y, hits.pt_gev[source], cuts)).float(),
         hit_id=torch.from_numpy(event.hits.hit_id.to_numpy(copy=True)),
         particle_id=torch.from_numpy(event.hits.particle_id.to_numpy(copy=True)),
         layer=torch.from_numpy(hits.layer),
         pt_gev=torch.from_numpy(hits.pt_gev).float(),
         importance=torch.from_numpy(event.hits.weight.to_numpy(copy=True)),
-        true_segments=n_true,
-        kept_segments=n_kept,
-        name=event.name,
     )
 
 

@@ -21,9 +21,10 @@ from __future__ import annotations
 import itertools
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -162,12 +163,17 @@ class InteractionGNN(nn.Module):
             return self.runner.edges(self.decoder, [edges], nodes, graph)[0]
         return self.runner.rows(self.decoder, [edges], False)
 
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write weights and settings as one safetensors file, at once or not at all."""
+    def save(
+        self, path: str | os.PathLike[str], beside: Mapping[str, str] = MappingProxyType({})
+    ) -> None:
+        """Write weights and settings as one safetensors file, at once or not at all.
+
+        `beside` them goes into the file's metadata, by other names than ``settings``.
+        """
         path = Path(path)
         partial = path.with_name(f".{path.name}.{os.getpid()}")
         weights = {name: value.detach().cpu() for name, value in self.state_dict().items()}
-        save_file(weights, partial, metadata={"settings": json.dumps(self.settings)})
+        save_file(weights, partial, metadata={**beside, "settings": json.dumps(self.settings)})
         partial.replace(path)
 
     @classmethod
@@ -183,11 +189,16 @@ class InteractionGNN(nn.Module):
             settings = (stream.metadata() or {}).get("settings")
         if settings is None:
             raise ValueError(f"{path} was not written by InteractionGNN.save: it has no settings")
-        given = json.loads(settings)
-        form = Form(**given.pop("form", {}))
-        model = cls(**given, form=form)
+        model = cls.from_settings(json.loads(settings))
         model.load_state_dict(load_file(path))
         return model.eval()
+
+    @classmethod
+    def from_settings(cls, settings: Mapping[str, Any]) -> InteractionGNN:
+        """A new network with the `settings` of another."""
+        given = dict(settings)
+        form = Form(**given.pop("form", {}))
+        return cls(**given, form=form)
 
     @classmethod
     def from_acorn(

@@ -34,7 +34,8 @@ from torch_geometric.data.data import DataEdgeAttr, DataTensorAttr
 from torch_geometric.data.storage import GlobalStorage
 
 from sml_kernel.tracking.events import Event, InputError
-from sml_kernel.tracking.hits import Hits, geometry
+from sml_kernel.tracking.graphs import unlabelled
+from sml_kernel.tracking.hits import Hits
 
 _GEV = {"MeV": 1e-3, "GeV": 1.0}
 #: Of particles that leave true segments; outside, the unit is not what was said.
@@ -100,7 +101,7 @@ def read_acorn(path: str | os.PathLike[str], *, pt_unit: str = "MeV") -> Data:
     if y is None and "track_edges" not in file.held:
         raise file.lacks("edge_y", "y", advice="nor track_edges, so no truth to train or score by")
     weight = file.values("edge_weights", "weights", length=edges.shape[1])
-    graph = _graph(event, edges)
+    graph = unlabelled(event, Hits(event), edges)
     graph.y = torch.from_numpy(found if y is None else y != 0).float()
     graph.weight = torch.ones(len(graph.y)) if weight is None else torch.from_numpy(weight).float()
     graph.true_segments = segments.shape[1]
@@ -246,31 +247,6 @@ def _pairs(edges: np.ndarray) -> np.ndarray:
     """One number for each pair of hits, in either direction: [2, K] → [K]."""
     low, high = edges.min(axis=0), edges.max(axis=0)
     return low << 32 | high
-
-
-def _graph(event: Event, edges: np.ndarray) -> Data:
-    """A graph without labels; the features are those of `build_graphs`."""
-    hits, (source, target) = Hits(event), edges
-    between = geometry(hits, source, target)
-    edge_attr = (
-        between["dr"] / 100,
-        between["dphi"] / 0.1,
-        between["dz"] / 100,
-        between["deta"] / 0.1,
-        between["curvature"],
-        np.clip(between["z0"] / 100, -10, 10),
-    )
-    x = np.stack([hits.r / 1000, hits.phi / np.pi, hits.z / 1000], axis=1)
-    return Data(
-        x=torch.from_numpy(x).float(),
-        edge_index=torch.from_numpy(np.ascontiguousarray(edges)),
-        edge_attr=torch.from_numpy(np.stack(edge_attr, axis=1)).float(),
-        hit_id=torch.from_numpy(event.hits.hit_id.to_numpy(copy=True)),
-        particle_id=torch.from_numpy(event.hits.particle_id.to_numpy(copy=True)),
-        layer=torch.from_numpy(hits.layer),
-        pt_gev=torch.from_numpy(hits.pt_gev).float(),
-        importance=torch.from_numpy(event.hits.weight.to_numpy(copy=True)),
-    )
 
 
 def _kind(value: Any) -> str:

@@ -14,7 +14,6 @@ from typing import Any
 
 import pandas as pd
 from safetensors import safe_open
-from safetensors.torch import save_file
 
 from sml_kernel.tracking.cuts import Cuts
 from sml_kernel.tracking.model import InteractionGNN
@@ -42,14 +41,9 @@ class Pretrained:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write all of it as one safetensors file, at once or not at all."""
-        path = Path(path)
-        partial = path.with_name(f".{path.name}.{os.getpid()}")
-        weights = {name: value.detach().cpu() for name, value in self.model.state_dict().items()}
         cuts = {"min_pt_gev": self.cuts.min_pt_gev, "table": self.cuts.table.to_dict("list")}
-        parts = {"settings": self.model.settings, "cuts": cuts, "provenance": self.provenance}
-        metadata = {name: json.dumps(value) for name, value in parts.items()}
-        save_file(weights, partial, metadata=metadata)
-        partial.replace(path)
+        beside = {"cuts": json.dumps(cuts), "provenance": json.dumps(self.provenance)}
+        self.model.save(path, beside)
 
 
 def pretrained(name: str | os.PathLike[str]) -> Pretrained:
