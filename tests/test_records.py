@@ -242,3 +242,22 @@ def test_a_note_does_not_wait_for_a_lock_on_the_folder(run: records.Run) -> None
     finally:
         os.close(descriptor)
     assert run.status() == "done"
+
+
+def test_a_folder_is_held_by_one_until_it_is_released(tmp_path: Path) -> None:
+    hold = records.Hold(tmp_path)
+    with pytest.raises(records.HeldError, match="another process holds"):
+        records.Hold(tmp_path)
+    hold.release()
+    records.Hold(tmp_path).release()
+    hold.release()  # again is harmless
+
+
+def test_a_run_that_goes_on_keeps_a_record_of_each_time(run: records.Run) -> None:
+    run.finish("failed", error="a rank was killed")
+    own = run.go_on({"lr": 0.1})
+    assert own.folder == run.folder / "sessions" / "0001"
+    assert own.provenance()["kind"] == "test-session"
+    assert run.status() == "running"
+    assert (run.provenance()["error"], run.provenance()["end"]) == ("", None)
+    assert run.go_on({}).folder.name == "0002"

@@ -17,7 +17,7 @@ from small_training import ASKED, EPOCHS, graph, graphs
 from sml_kernel import records
 from sml_kernel.tracking import InteractionGNN, checkpoint, train
 from sml_kernel.tracking.checkpoint import CheckpointError, Progress
-from sml_kernel.tracking.sessions import Hold, TrainingError
+from sml_kernel.tracking.sessions import TrainingError
 from sml_kernel.tracking.step import edge_loss
 from sml_kernel.workers.gang import GangError
 
@@ -112,15 +112,6 @@ def test_damaged_and_half_written_states_are_passed_over(tmp_path: Path) -> None
         path.write_bytes(b"")
     with pytest.raises(CheckpointError, match="train in another folder"):
         checkpoint.newest(tmp_path)
-
-
-def test_a_hold_ends_when_it_is_released(tmp_path: Path) -> None:
-    hold = Hold(tmp_path)
-    with pytest.raises(TrainingError, match="under way"):
-        Hold(tmp_path)
-    hold.release()
-    Hold(tmp_path).release()
-    hold.release()
 
 
 def trained(steps: int) -> tuple[InteractionGNN, torch.optim.Optimizer]:

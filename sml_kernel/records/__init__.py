@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sml_kernel.records import provenance
+from sml_kernel.records.hold import HeldError, Hold
 from sml_kernel.records.provenance import frozen_environment, hash_files
 from sml_kernel.records.rows import RecordError, Tail, Writer, lines, plain
 
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "STATUSES",
+    "HeldError",
+    "Hold",
     "RecordError",
     "Run",
     "Tail",
@@ -116,6 +119,25 @@ class Run:
             _write_json(self.folder / "run.json", {**self.provenance(), **plain(values)})
         finally:
             os.close(descriptor)
+
+    def go_on(self, parameters: Mapping[str, Any]) -> Run:
+        """Take the run up again: it is ``running`` by this process.
+
+        Only for who holds the folder (`Hold`).
+
+        Returns
+        -------
+        Run
+            The record of this time below ``sessions``, numbered from 1, with its commit, versions
+            and host; of the same kind with ``-session`` behind it.
+        """
+        below = self.folder / "sessions"
+        number = len(list(below.glob("*"))) + 1
+        kind = f"{self.provenance()['kind']}-session"
+        own = start(below / f"{number:04d}", kind=kind, parameters=parameters)
+        mine = {name: own.provenance()[name] for name in ("host", "pid", "pid_started")}
+        self.note(status="running", end=None, error="", **mine)
+        return own
 
     def rows(self, kind: str | None = None) -> pd.DataFrame:
         """All rows in order of time, or those of one kind (see `read`)."""

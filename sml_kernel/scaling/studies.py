@@ -18,22 +18,19 @@ own below ``sessions``, with the commit, versions and host of that time. Rows:
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
-import json
 import math
 import os
 import secrets
 import time
 import traceback
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from tqdm.auto import tqdm
 
 from sml_kernel import records
-from sml_kernel.scaling.results import Study, StudyError, open_study
+from sml_kernel.scaling.folders import open_or_start, under_way
+from sml_kernel.scaling.results import Study, StudyError
 
 if TYPE_CHECKING:
     from sml_kernel.scaling.forecast import Prediction
@@ -98,11 +95,15 @@ def study(
         The folder holds another study, or one that another process is measuring now.
     """
     asked = _asked(run, ranks, mode, repeats)
-    found = _open_or_start(asked, folder)
+    found = Study(open_or_start("scaling", asked, folder))
     states = ["pending", "failed"] if retry_failed else ["pending"]
     if not found.points().status.isin(states).any() and found.run.status() in ("done", "failed"):
         return found
-    with alone(found.run.folder), _session(found) as writer:
+
+    def failed() -> int:
+        return int((found.points().status == "failed").sum())
+
+    with under_way(found.run, "study", failed) as writer:
         if prediction is not None and found.predictions().empty:
             for row in prediction.rows():
                 writer.append("prediction", **row)
@@ -121,62 +122,7 @@ def _asked(run: Measurement, ranks: Sequence[int], mode: str, repeats: int) -> d
     if not ranks or min(ranks) < 1 or len(set(ranks)) < len(ranks) or repeats < 1:
         raise StudyError("ask for different numbers of ranks from 1 on, and for at least 1 repeat")
     of_run = dict(getattr(run, "parameters", {}))
-    asked = {"ranks": list(ranks), "mode": mode, "repeats": repeats, "run": of_run}
-    return json.loads(json.dumps(asked))  # as it is read again, to be compared
-
-
-def _open_or_start(asked: dict[str, Any], folder: str | os.PathLike[str] | None) -> Study:
-    if folder is None or not (Path(folder) / "run.json").exists():
-        return Study(records.start(folder, kind="scaling", parameters=asked))
-    found = open_study(folder)
-    there = {**found.parameters, **found.parameters["run"]}
-    for name, value in {**asked, **asked["run"]}.items():
-        if name != "run" and there.get(name) != value:
-            raise StudyError(
-                f"{folder} holds a study with {name} = {there.get(name)!r}, and you ask for "
-                f"{value!r}: choose another folder, or ask for the same to go on with it"
-            )
-    return found
-
-
-@contextlib.contextmanager
-def alone(folder: Path) -> Iterator[None]:
-    """Hold the folder's lock, which the kernel lets go when this process dies, however it does."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise StudyError(f"another process is measuring the study in {folder}") from None
-        yield
-    finally:
-        os.close(descriptor)
-
-
-@contextlib.contextmanager
-def _session(found: Study) -> Iterator[records.Writer]:
-    """A writer of rows, and the provenance of this time; the status at the end."""
-    runs = [found.run]
-    if found.run.provenance()["pid"] != os.getpid() or found.run.status() != "running":
-        below = found.run.folder / "sessions"
-        number = len(list(below.glob("*"))) + 1
-        again = records.start(
-            below / f"{number:04d}", kind="scaling-session", parameters=found.parameters
-        )
-        mine = {name: again.provenance()[name] for name in ("host", "pid", "pid_started")}
-        found.run.note(status="running", end=None, **mine)
-        runs.append(again)
-    try:
-        with found.run.writer("study") as writer:
-            yield writer
-    except BaseException as error:
-        status = "stopped" if isinstance(error, KeyboardInterrupt) else "failed"
-        for run in runs:
-            run.finish(status, error=f"{type(error).__name__}: {error}")
-        raise
-    failed = int((found.points().status == "failed").sum())
-    for run in runs:
-        run.finish("failed" if failed else "done", failed_points=failed, error="")
+    return {"ranks": list(ranks), "mode": mode, "repeats": repeats, "run": of_run}
 
 
 def _measure(run: Measurement, ranks: int, repeat: int, mode: str, writer: records.Writer) -> None:

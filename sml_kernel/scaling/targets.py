@@ -19,7 +19,6 @@ ended, and the trainings' own run folders below ``trainings``.
 from __future__ import annotations
 
 import itertools
-import json
 import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -31,8 +30,8 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from sml_kernel import records
+from sml_kernel.scaling.folders import open_or_start, under_way
 from sml_kernel.scaling.results import StudyError
-from sml_kernel.scaling.studies import alone
 
 #: By what the learning rate grows when the global batch grows by k.
 RULES: dict[str, Callable[[float], float]] = {
@@ -169,25 +168,20 @@ def time_to_target(
     asked = {"ranks": sorted(ranks), "batch": batch, "learning_rate": learning_rate}
     asked |= {"target": target, "metric": metric, "higher": higher}
     asked |= {"rules": list(rules), "seeds": list(seeds)}
-    study = _open_or_start(asked, folder)
-    with alone(study.run.folder):
-        try:
-            _train_pending(train, study, progress)
-        except BaseException as error:
-            study.run.finish("stopped", error=f"{type(error).__name__}: {error}")
-            raise
-    failed = int((study.points().status == "failed").sum())
-    study.run.finish("failed" if failed else "done", failed_points=failed)
-    return study
+    study = TargetStudy(open_or_start("targets", asked, folder))
+    if not (study.points().status == "pending").any() and study.run.status() in ("done", "failed"):
+        return study
 
+    def failed() -> int:
+        return int((study.points().status == "failed").sum())
 
-def _train_pending(train: Training, study: TargetStudy, progress: bool) -> None:
-    points = study.points()
-    points = points[points.status == "pending"]
-    with study.run.writer("points") as writer:
+    with under_way(study.run, "points", failed) as writer:
+        points = study.points()
+        points = points[points.status == "pending"]
         for point in tqdm(points.to_dict("records"), disable=not progress, unit="training"):
             planned = {name: point[name] for name in _COLUMNS}
             writer.append("point", **planned, **_ended(train, planned, study))
+    return study
 
 
 _COLUMNS = ("rule", "ranks", "seed", "batch", "learning_rate")
@@ -204,21 +198,6 @@ def _planned(asked: Mapping[str, Any]) -> list[dict[str, Any]]:
         whole = round(asked["batch"] * grows)
         planned.append(dict(zip(_COLUMNS, (rule, ranks, seed, whole, rate), strict=True)))
     return planned
-
-
-def _open_or_start(asked: dict[str, Any], folder: str | os.PathLike[str] | None) -> TargetStudy:
-    asked = json.loads(json.dumps(asked))  # as it is read again, to be compared
-    if folder is None or not (Path(folder) / "run.json").exists():
-        return TargetStudy(records.start(folder, kind="targets", parameters=asked))
-    run = records.Run(Path(folder))
-    there = run.provenance()["parameters"] if run.provenance()["kind"] == "targets" else {}
-    for name, value in asked.items():
-        if there.get(name) != value:
-            raise StudyError(
-                f"{folder} holds a study with {name} = {there.get(name)!r}, and you ask for "
-                f"{value!r}: choose another folder, or ask for the same to go on with it"
-            )
-    return TargetStudy(run)
 
 
 def _ended(train: Training, point: dict[str, Any], study: TargetStudy) -> dict[str, Any]:

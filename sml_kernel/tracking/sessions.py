@@ -8,7 +8,6 @@ is gone on from, are moved from ``rows`` to ``superseded``: the rows of a run ho
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import secrets
@@ -26,26 +25,6 @@ FREE = ("ranks",)
 
 class TrainingError(ValueError):
     """A training that cannot be started or taken up again as asked."""
-
-
-class Hold:
-    """A lock on a folder, until it is released or this process is gone, however it goes."""
-
-    def __init__(self, folder: Path) -> None:
-        self._descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self.release()
-            raise TrainingError(
-                f"the training in {folder} is under way: wait for it, or stop it, to take it up"
-            ) from None
-
-    def release(self) -> None:
-        """Let others have it; again is harmless."""
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
 
 
 @dataclass(frozen=True)
@@ -67,7 +46,7 @@ class Session:
     run: records.Run
     own: records.Run
     number: int
-    hold: Hold
+    hold: records.Hold
 
     @property
     def folders(self) -> list[Path]:
@@ -111,19 +90,24 @@ def begin(
         run = records.start(
             folder, kind="train", parameters=parameters, seed=seed, data_hash=data_hash
         )
-        return Session(run, run, 0, Hold(run.folder))
+        return Session(run, run, 0, _hold(run.folder))
     run = records.Run(Path(folder))
     _compare(run, {**parameters, "graphs": data_hash})
-    hold = Hold(run.folder)
+    hold = _hold(run.folder)
     if run.status() == "done":  # asked behind the lock: the one before may just have finished
         hold.release()
         return run
-    below = run.folder / "sessions"
-    number = len(list(below.glob("*"))) + 1
-    own = records.start(below / f"{number:04d}", kind="train-session", parameters=parameters)
-    mine = {name: own.provenance()[name] for name in ("host", "pid", "pid_started")}
-    run.note(status="running", end=None, error="", **mine)
-    return Session(run, own, number, hold)
+    own = run.go_on(parameters)
+    return Session(run, own, int(own.folder.name), hold)
+
+
+def _hold(folder: Path) -> records.Hold:
+    try:
+        return records.Hold(folder)
+    except records.HeldError:
+        raise TrainingError(
+            f"the training in {folder} is under way: wait for it, or stop it, to take it up"
+        ) from None
 
 
 def supersede(run: records.Run, step: int) -> int:
