@@ -219,7 +219,7 @@ def test_a_study_killed_between_points_goes_on_and_repeats_none(tmp_path: Path) 
 def test_another_study_is_not_mixed_into_a_folder(tmp_path: Path) -> None:
     small = {"ranks": [1], "repeats": 1, "progress": False}
     study = scaling.study(on_a_gang, folder=tmp_path / "s", **small)
-    with pytest.raises(scaling.StudyError, match="mode = 'strong', and you ask for 'weak'"):
+    with pytest.raises(records.RecordError, match="mode = 'strong', and you ask for 'weak'"):
         scaling.study(on_a_gang, mode="weak", folder=tmp_path / "s", **small)
     records.start(tmp_path / "other", kind="train", parameters={})
     with pytest.raises(scaling.StudyError, match="kind 'train'"):
@@ -230,7 +230,7 @@ def test_another_study_is_not_mixed_into_a_folder(tmp_path: Path) -> None:
 def test_one_process_at_a_time_measures_a_study(tmp_path: Path) -> None:
     def run(ranks: int, mode: str) -> list[dict]:
         other = run_until(99, tmp_path / "s")
-        assert "another process is measuring" in other.stderr
+        assert "another process holds" in other.stderr
         return on_a_gang(ranks, mode)
 
     study = scaling.study(run, ranks=[1, 2], repeats=2, folder=tmp_path / "s", progress=False)

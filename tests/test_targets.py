@@ -84,7 +84,7 @@ def test_a_study_goes_on_where_it_was(tmp_path) -> None:
     assert points[points.status == "failed"].reason.tolist() == ["RuntimeError: a rank was killed"]
     assert len(ran) == len(set(ran)) == 8  # none twice
     assert "8 trainings planned = 7 done, 1 failed, 0 pending" in repr(study)
-    with pytest.raises(scaling.StudyError, match=r"target = 0.07, and you ask for 0.01"):
+    with pytest.raises(records.RecordError, match=r"target = 0.07, and you ask for 0.01"):
         scaling.time_to_target(train, **asked(tmp_path, target=0.01))
     with pytest.raises(scaling.StudyError, match="not cubic"):
         scaling.time_to_target(train, **asked(tmp_path, rules=["cubic"]))

@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 from sml_kernel.records import provenance
 from sml_kernel.records.hold import HeldError, Hold
 from sml_kernel.records.provenance import frozen_environment, hash_files
+from sml_kernel.records.resume import open_or_start, under_way
 from sml_kernel.records.rows import RecordError, Tail, Writer, lines, plain
 
 if TYPE_CHECKING:
@@ -42,9 +43,11 @@ __all__ = [
     "Writer",
     "frozen_environment",
     "hash_files",
+    "open_or_start",
     "read",
     "start",
     "summarise",
+    "under_way",
 ]
 
 #: A run is ``running`` until its `Run.finish`, then one of the others.

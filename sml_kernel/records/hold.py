@@ -14,6 +14,8 @@ class HeldError(RuntimeError):
 class Hold:
     """A lock on a folder, until it is released or this process is gone, however it goes.
 
+    A context manager.
+
     Raises
     ------
     HeldError
@@ -33,3 +35,9 @@ class Hold:
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
+
+    def __enter__(self) -> Hold:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()

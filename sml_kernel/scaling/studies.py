@@ -29,7 +29,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 from tqdm.auto import tqdm
 
 from sml_kernel import records
-from sml_kernel.scaling.folders import open_or_start, under_way
 from sml_kernel.scaling.results import Study, StudyError
 
 if TYPE_CHECKING:
@@ -91,11 +90,12 @@ def study(
 
     Raises
     ------
-    StudyError
-        The folder holds another study, or one that another process is measuring now.
+    StudyError, RecordError, HeldError
+        Something that cannot be measured is asked for; the folder holds another study; another
+        process is measuring there.
     """
     asked = _asked(run, ranks, mode, repeats)
-    found = Study(open_or_start("scaling", asked, folder))
+    found = Study(records.open_or_start("scaling", asked, folder))
     states = ["pending", "failed"] if retry_failed else ["pending"]
     if not found.points().status.isin(states).any() and found.run.status() in ("done", "failed"):
         return found
@@ -103,7 +103,7 @@ def study(
     def failed() -> int:
         return int((found.points().status == "failed").sum())
 
-    with under_way(found.run, "study", failed) as writer:
+    with records.under_way(found.run, "study", failed) as writer:
         if prediction is not None and found.predictions().empty:
             for row in prediction.rows():
                 writer.append("prediction", **row)

@@ -30,7 +30,6 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from sml_kernel import records
-from sml_kernel.scaling.folders import open_or_start, under_way
 from sml_kernel.scaling.results import StudyError
 
 #: By what the learning rate grows when the global batch grows by k.
@@ -156,8 +155,9 @@ def time_to_target(
 
     Raises
     ------
-    StudyError
-        An unknown rule, no ranks or seeds, or a folder that holds another study.
+    StudyError, RecordError, HeldError
+        An unknown rule, no ranks or seeds; the folder holds another study; another process is
+        training there.
     """
     unknown = set(rules) - RULES.keys()
     if unknown or not rules or not ranks or not seeds or min(ranks) < 1:
@@ -168,14 +168,14 @@ def time_to_target(
     asked = {"ranks": sorted(ranks), "batch": batch, "learning_rate": learning_rate}
     asked |= {"target": target, "metric": metric, "higher": higher}
     asked |= {"rules": list(rules), "seeds": list(seeds)}
-    study = TargetStudy(open_or_start("targets", asked, folder))
+    study = TargetStudy(records.open_or_start("targets", asked, folder))
     if not (study.points().status == "pending").any() and study.run.status() in ("done", "failed"):
         return study
 
     def failed() -> int:
         return int((study.points().status == "failed").sum())
 
-    with under_way(study.run, "points", failed) as writer:
+    with records.under_way(study.run, "points", failed) as writer:
         points = study.points()
         points = points[points.status == "pending"]
         for point in tqdm(points.to_dict("records"), disable=not progress, unit="training"):

@@ -1,4 +1,4 @@
-"""The folder of a study: new, or of the same study, which then goes on where it was."""
+"""A folder that is started, or taken up again if the same was asked for there."""
 
 from __future__ import annotations
 
@@ -7,35 +7,40 @@ import json
 import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from sml_kernel import records
-from sml_kernel.scaling.results import StudyError
+from sml_kernel.records.hold import Hold
+from sml_kernel.records.rows import RecordError, Writer
+
+if TYPE_CHECKING:
+    from sml_kernel.records import Run
 
 
 def open_or_start(
     kind: str, asked: Mapping[str, Any], folder: str | os.PathLike[str] | None
-) -> records.Run:
+) -> Run:
     """The run in a folder if it was asked for with the same parameters, or a new one.
 
     What ``asked["run"]`` holds is compared name by name as well.
 
     Raises
     ------
-    StudyError
+    RecordError
         The folder holds a run of another kind or with other parameters.
     """
+    from sml_kernel import records
+
     if folder is None or not (Path(folder) / "run.json").exists():
         return records.start(folder, kind=kind, parameters=asked)
     run = records.Run(Path(folder))
     made = run.provenance()
     if made["kind"] != kind:
-        raise StudyError(f"{folder} holds a run of kind {made['kind']!r}, not of {kind!r}")
+        raise RecordError(f"{folder} holds a run of kind {made['kind']!r}, not of {kind!r}")
     there = _flat(made["parameters"])
     for name, value in _flat(json.loads(json.dumps(asked))).items():  # as it is read again
         if there.get(name) != value:
-            raise StudyError(
-                f"{folder} holds a study with {name} = {there.get(name)!r}, and you ask for "
+            raise RecordError(
+                f"{folder} holds a run with {name} = {there.get(name)!r}, and you ask for "
                 f"{value!r}: choose another folder, or ask for the same to go on with it"
             )
     return run
@@ -47,9 +52,7 @@ def _flat(parameters: Mapping[str, Any]) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def under_way(
-    run: records.Run, name: str, failed_points: Callable[[], int]
-) -> Iterator[records.Writer]:
+def under_way(run: Run, name: str, failed: Callable[[], int]) -> Iterator[Writer]:
     """Hold the folder and give a writer; the status at the end says how it went.
 
     A run that this process has just started is under way already; any other is taken up again.
@@ -58,15 +61,15 @@ def under_way(
     ----------
     name
         Of the writer.
-    failed_points
-        Asked at the end: a study with any has failed.
+    failed
+        Asked at the end for how many parts have failed: with any the run has.
 
     Raises
     ------
-    StudyError
-        Another process is measuring there.
+    HeldError
+        Another process works there.
     """
-    with _alone(run.folder):
+    with Hold(run.folder):
         runs = [run]
         if run.provenance()["pid"] != os.getpid() or run.status() != "running":
             runs.append(run.go_on(run.provenance()["parameters"]))
@@ -78,18 +81,6 @@ def under_way(
             for each in runs:
                 each.finish(status, error=f"{type(error).__name__}: {error}")
             raise
-        failed = failed_points()
+        parts = failed()
         for each in runs:
-            each.finish("failed" if failed else "done", failed_points=failed, error="")
-
-
-@contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    try:
-        hold = records.Hold(folder)
-    except records.HeldError:
-        raise StudyError(f"another process is measuring the study in {folder}") from None
-    try:
-        yield
-    finally:
-        hold.release()
+            each.finish("failed" if parts else "done", failed_parts=parts, error="")
