@@ -52,7 +52,7 @@ def _flat(parameters: Mapping[str, Any]) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def under_way(run: Run, name: str, failed: Callable[[], int]) -> Iterator[Writer]:
+def under_way(run: Run, name: str, failed: Callable[[], int] = lambda: 0) -> Iterator[Writer]:
     """Hold the folder and give a writer; the status at the end says how it went.
 
     A run that this process has just started is under way already; any other is taken up again.

@@ -1,0 +1,52 @@
+"""The same work for each of many parts, here or on workers, in whatever order it gets done."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from sml_kernel.workers import Workers
+
+Part = TypeVar("Part")
+Result = TypeVar("Result")
+
+
+def each_done(
+    work: Callable[[Part], Result], parts: Sequence[Part], workers: Workers | None
+) -> Iterator[tuple[Part, Result | Exception]]:
+    """Parts as they get done, each with its result or with what it raised.
+
+    Parameters
+    ----------
+    work
+        A function of a module, or a partial of one, that workers can import.
+    workers
+        Of `launch`; None: this process, in order. When one is lost another takes its part over,
+        and a part that was lost with several has failed.
+    """
+    if workers is None:
+        for part in parts:
+            try:
+                result: Result | Exception = work(part)
+            except Exception as error:
+                result = error
+            yield part, result
+        return
+    yield from _on_workers(work, parts, workers)
+
+
+def _on_workers(
+    work: Callable[[Part], Result], parts: Sequence[Part], workers: Workers
+) -> Iterator[tuple[Part, Result | Exception]]:
+    from distributed import as_completed
+
+    client = workers.client
+    futures = {client.submit(work, part, pure=False): part for part in parts}
+    try:
+        for future in as_completed(futures):
+            error = future.exception()
+            yield futures.pop(future), future.result() if error is None else error
+            future.release()
+    finally:
+        client.cancel(list(futures))
