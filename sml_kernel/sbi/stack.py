@@ -165,7 +165,7 @@ class _Stack:
         self._seen[place] = 1
         if member.features is not None:
             hidden = sorted(set(range(self._shape.inputs)) - set(member.features))
-            self._shape.views(self._seen)[0][0][place, hidden] = 0
+            self._shape.views(self._seen)[0][0][place][:, hidden] = 0
         self._judged.fill(place, validation, torch.arange(len(validation.rows)))
         self._shuffle(place)
 
@@ -251,5 +251,5 @@ class _Stack:
 
 
 def _gathered(x: Tensor, rows: Tensor) -> Tensor:
-    """[N, D] and [M, B] rows → [M, B, D]."""
-    return x.index_select(0, rows.view(-1)).view(*rows.shape, x.shape[1])
+    """[N, D] and [M, B] rows → [M, D, B]."""
+    return x.index_select(0, rows.view(-1)).view(*rows.shape, x.shape[1]).mT.contiguous()
