@@ -12,6 +12,10 @@ Part = TypeVar("Part")
 Result = TypeVar("Result")
 
 
+class PartError(RuntimeError):
+    """Parts that failed; the message says how many, and why the first did."""
+
+
 def each_done(
     work: Callable[[Part], Result], parts: Sequence[Part], workers: Workers | None
 ) -> Iterator[tuple[Part, Result | Exception]]:
@@ -34,6 +38,38 @@ def each_done(
             yield part, result
         return
     yield from _on_workers(work, parts, workers)
+
+
+def all_done(
+    work: Callable[[Part], Result],
+    parts: Sequence[Part],
+    workers: Workers | None,
+    unit: str,
+    progress: bool,
+) -> Iterator[tuple[Part, Result]]:
+    """As `each_done`, with a bar, and with an error at the end if parts failed.
+
+    Raises
+    ------
+    PartError
+        How many failed, and why the first did. All others have been done.
+    """
+    from tqdm.auto import tqdm
+
+    failures = []
+    with tqdm(total=len(parts), disable=not progress or not parts, unit=unit) as bar:
+        for part, result in each_done(work, parts, workers):
+            bar.update(1)
+            if isinstance(result, Exception):
+                failures.append((part, result))
+            else:
+                yield part, result
+    if failures:
+        part, error = failures[0]
+        raise PartError(
+            f"{len(failures)} of {len(parts)} tasks failed, the first of {part}: "
+            f"{type(error).__name__}: {error}"
+        ) from error
 
 
 def _on_workers(

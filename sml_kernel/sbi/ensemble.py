@@ -1,0 +1,240 @@
+"""An ensemble as one value: what it is made of, `Ensemble`, and what has been trained, `Fit`."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import KW_ONLY, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sml_kernel import records
+from sml_kernel.sbi import campaign, judging, plan, scoring
+from sml_kernel.sbi.campaign import Campaign, Progress
+from sml_kernel.sbi.folds import Folds
+from sml_kernel.sbi.members import Recipe
+from sml_kernel.sbi.problems import Problem
+from sml_kernel.sbi.scoring import Combined
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+
+    from sml_kernel.workers import Workers
+
+
+class MissingError(RuntimeError):
+    """Members are pending or failed, and it was not said that the others will do."""
+
+
+@dataclass(frozen=True, eq=False)
+class Ensemble:
+    """Networks that learn the density ratios of a problem, many times over.
+
+    Attributes
+    ----------
+    problem
+        Its classes say what is learnt: each process against the reference, each variation
+        (``signal@tes=+1``) against its own process.
+    members
+        In all: ratios × folds × replicas × initialisations.
+    bootstrap
+        Each replica sees events with Poisson weights of its own; False: all see the same.
+    initialisations
+        For each replica. With more than one all replicas begin from the same ones, and the
+        scorecard tells the two sources of spread apart.
+    folds
+        An event is scored by members of its fold, which never saw it; at least 2.
+    reference
+        A class; None: the last process.
+    hidden, activation, batch, epochs, patience
+        See `members.Recipe`.
+    learning_rate
+        Of Adam.
+    campaign
+        Another number has other folds, bootstrap weights and initialisations.
+    stack
+        Members trained and stored as one; None: chosen from their number.
+
+    Examples
+    --------
+    >>> problem = sbi.draw(sbi.GaussianShift(1.0), events=25_000)
+    >>> fit = sbi.Ensemble(problem, members=40).fit(folder="runs/sbi")
+    """
+
+    problem: Problem
+    members: int
+    _: KW_ONLY
+    bootstrap: bool = True
+    initialisations: int = 1
+    folds: int = 2
+    reference: str | None = None
+    hidden: tuple[int, ...] = (32, 32)
+    activation: str = "ReLU"
+    batch: int = 512
+    epochs: int = 100
+    patience: int = 5
+    learning_rate: float = 1e-3
+    campaign: int = 0
+    stack: int | None = None
+
+    @property
+    def design(self) -> plan.Design:
+        """Its axes.
+
+        Raises
+        ------
+        PlanError
+            The members cannot be dealt out evenly, or the classes give no ratio.
+        """
+        pairs = plan.pairs_of(self.problem.classes, self.reference)
+        return plan.design(pairs, self.members, self.bootstrap, self.initialisations, self.folds)
+
+    def fit(
+        self,
+        workers: Workers | None = None,
+        folder: str | os.PathLike[str] | None = None,
+        *,
+        progress: bool = True,
+    ) -> Fit:
+        """Train what is not trained yet.
+
+        Parameters
+        ----------
+        workers
+            Of `launch`; None: in this process.
+        folder
+            Where a campaign is begun or, if it is of this ensemble, taken up again; workers must
+            see it. None: a new one below ``runs``.
+        progress
+            Show a bar.
+
+        Raises
+        ------
+        PlanError, RecordError
+            Members that cannot be dealt out; a folder that holds something else.
+        CampaignError
+            Stacks could not be trained; all others have been, and their members are kept.
+        """
+        recipe = Recipe(self.hidden, self.activation, self.batch, self.epochs, self.patience)
+        folds = Folds(self.folds, campaign=self.campaign)
+        stack = self.stack or max(16, min(plan.STACK, -(-self.members // _STACKS)))
+        made = campaign.prepare(
+            self.problem, self.design, recipe, folds, self.learning_rate, stack, folder
+        )
+        campaign.train(made, workers, progress=progress)
+        return Fit(made, workers)
+
+
+_STACKS = 16  # at least, where members are few: more workers than two shall have something to do
+
+
+def open_fit(folder: str | os.PathLike[str], workers: Workers | None = None) -> Fit:
+    """The campaign in a folder, however far it is.
+
+    Raises
+    ------
+    RecordError
+        There is none.
+    """
+    run = records.Run(Path(folder))
+    if (kind := run.provenance()["kind"]) != "ensemble":
+        raise records.RecordError(f"{folder} holds a run of kind {kind!r}, not an ensemble")
+    return Fit(Campaign(run), workers)
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What has been trained; `Ensemble.fit` and `open_fit` give it.
+
+    Attributes
+    ----------
+    campaign
+        The folder.
+    workers
+        That score events; None: this process.
+    """
+
+    campaign: Campaign
+    workers: Workers | None = None
+
+    @property
+    def folder(self) -> Path:
+        return self.campaign.folder
+
+    @property
+    def pairs(self) -> tuple[tuple[str, str], ...]:
+        """Numerator and reference of each ratio."""
+        return tuple((a, b) for a, b in self.campaign.parameters["design"]["pairs"])
+
+    def progress(self) -> Progress:
+        """planned = done + failed + pending, by the files."""
+        return self.campaign.progress()
+
+    def members(self, *, judged: bool = True, progress: bool = True) -> pd.DataFrame:
+        """A row a member: its place in the plan, how it ended and, if judged, its figures.
+
+        Judging is done once, on the events of the fold that a member never saw (`metrics.judge`).
+        """
+        if not judged:
+            return self.campaign.members()
+        return judging.judge(self.campaign, self.workers, progress=progress)
+
+    def ratio(
+        self,
+        x: np.ndarray | None = None,
+        numerator: str | None = None,
+        *,
+        how: str = "arithmetic",
+        allow_missing: bool = False,
+        progress: bool = True,
+    ) -> Combined:
+        """The ensemble's density ratio, with its spread over members.
+
+        Parameters
+        ----------
+        x
+            [N, D] features, scored by all members; None: the events of the problem, each scored by
+            the members that never saw it.
+        numerator
+            A class; None where there is one ratio only.
+        how
+            ``"arithmetic"`` (keeps E_ref[r̂]), ``"geometric"`` or ``"median"``.
+        allow_missing
+            Use the members that are done if others are pending or failed.
+
+        Raises
+        ------
+        MissingError
+            Members are missing.
+        ValueError
+            No such numerator.
+        """
+        pair = self._pair(numerator)
+        if not allow_missing:
+            self._complete(pair)
+        if x is None:
+            return scoring.out_of_fold(
+                self.campaign, pair, self.workers, how=how, progress=progress
+            )
+        return scoring.of_events(self.campaign, pair, x, self.workers, how=how, progress=progress)
+
+    def _pair(self, numerator: str | None) -> tuple[str, str]:
+        found = [pair for pair in self.pairs if numerator in (None, pair[0])]
+        if len(found) != 1:
+            known = ", ".join(each for each, _ in self.pairs)
+            raise ValueError(f"which ratio? {numerator!r} is not one of: {known}")
+        return found[0]
+
+    def _complete(self, pair: tuple[str, str]) -> None:
+        members = self.campaign.members()
+        mine = members[(members.numerator == pair[0]) & (members.reference == pair[1])]
+        missing = mine[mine.status != "done"]
+        if len(missing):
+            counts = ", ".join(f"{n} {s}" for s, n in missing["status"].value_counts().items())
+            raise MissingError(
+                f"{len(missing):,} of {len(mine):,} members of {' / '.join(pair)} are missing "
+                f"({counts}): fit again for those that are pending, or say allow_missing=True"
+            )
+
+    def __repr__(self) -> str:
+        return f"Fit: {self.progress()}; {len(self.pairs)} ratios, in {self.folder}"

@@ -1,0 +1,118 @@
+"""Members judged one by one on the fold that they never saw, stack by stack, on workers.
+
+What was found is stored beside the shards (``judged/00012/figures.parquet``), once for each stack.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sml_kernel import records
+from sml_kernel.sbi import exact, metrics, shards
+from sml_kernel.sbi.campaign import Campaign
+from sml_kernel.sbi.dispatch import all_done
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from torch import Tensor
+
+    from sml_kernel.sbi.batches import Sample
+    from sml_kernel.sbi.stored import Stored
+    from sml_kernel.workers import Workers
+
+_LOGITS = 1 << 23  # at a time: 32 MiB
+
+
+def judge(campaign: Campaign, workers: Workers | None, *, progress: bool = True) -> pd.DataFrame:
+    """The table of members with their figures on held-out events.
+
+    Returns
+    -------
+    pandas.DataFrame
+        `Campaign.members` with a column for each figure of `metrics.judge`; nan for members that
+        failed or are pending.
+
+    Raises
+    ------
+    PartError
+        Members could not be judged.
+    """
+    import pandas as pd
+
+    missing = sorted(shards.there(campaign.folder) - _judged(campaign.folder))
+    work = functools.partial(judge_stack, str(campaign.folder.absolute()))
+    for _ in all_done(work, missing, workers, "stack judged", progress):
+        pass
+    tables = [
+        pd.read_parquet(_judged_path(campaign.folder, number) / "figures.parquet")
+        for number in sorted(shards.there(campaign.folder))
+    ]
+    members = campaign.members()
+    return members.merge(pd.concat(tables), on="key", how="left") if tables else members
+
+
+def judge_stack(folder: str, number: int) -> None:
+    """Judge the members of a stack and store what was found; on a worker."""
+    import pandas as pd
+
+    from sml_kernel.sbi.evaluation import logits
+
+    campaign = Campaign(records.Run(Path(folder)))
+    rows = campaign.plan().query("stack == @number")
+    first, events = rows.iloc[0], campaign.events
+    pair = (first.numerator, first.reference)
+    done = shards.members(campaign.folder, number, rows["key"])
+    shape, parameters = shards.parameters(campaign.folder, number, done)
+    ids = events.problem.event_ids
+    held_out = events.sample(pair, campaign.folds.of(ids) == first.fold)
+    training = events.sample(pair, campaign.folds.split(ids, first.fold)[0])
+    held, found = _held(events, pair, held_out), []
+    for some in _blocks(len(parameters), max(len(held_out.x), len(training.x))):
+        loss = _loss(logits(shape, parameters[some], training.x), training)
+        said = logits(shape, parameters[some], held_out.x).numpy()
+        judged = metrics.judge(said, held, training_loss=loss)
+        found.append(metrics.columns(judged, events.problem.feature_names))
+    figures = {name: np.concatenate([each[name] for each in found]) for name in found[0]}
+    table = pd.DataFrame({"key": rows["key"].to_numpy(), **figures})
+    shards.appear(
+        _judged_path(campaign.folder, number),
+        lambda partial: table.to_parquet(partial / "figures.parquet", index=False),
+    )
+
+
+def _held(events: Stored, pair: tuple[str, str], held_out: Sample) -> metrics.Held:
+    x, known = held_out.x.numpy(), None
+    if events.problem.exact is not None:
+        features = x.astype(float) * events.width + events.mean
+        known = exact.log_ratio(events.problem.exact, features, *pair)
+    return metrics.Held(x, held_out.classes.numpy() == 1, held_out.weights.numpy(), known)
+
+
+def _loss(logits: Tensor, sample: Sample) -> np.ndarray:
+    """[M] class-balanced binary cross-entropy of [M, N], without bootstrap weights."""
+    import torch
+
+    of_numerator = sample.classes == 1
+    losses = torch.nn.functional.softplus(torch.where(of_numerator, -logits, logits))
+    balanced = torch.empty_like(sample.weights)
+    for each in (of_numerator, ~of_numerator):
+        balanced[each] = sample.weights[each] / (2 * sample.weights[each].sum())
+    return (losses.double() @ balanced).numpy()
+
+
+def _judged_path(folder: Path, number: int) -> Path:
+    return Path(folder) / "judged" / f"{number:05d}"
+
+
+def _judged(folder: Path) -> set[int]:
+    return {int(each.name) for each in (Path(folder) / "judged").glob("[0-9]*")}
+
+
+def _blocks(members: int, events: int) -> Iterator[slice]:
+    step = max(1, _LOGITS // max(events, 1))
+    return (slice(start, start + step) for start in range(0, members, step))
