@@ -24,7 +24,7 @@ import torch
 from torch.nn import functional
 
 from sml_kernel import records
-from sml_kernel.sbi.batches import Sample, sample, share
+from sml_kernel.sbi.batches import Sample, Shares, sample
 from sml_kernel.sbi.members import Member, Recipe
 from sml_kernel.sbi.perceptrons import Perceptron
 from sml_kernel.sbi.slots import members_at_once
@@ -120,8 +120,9 @@ def _stack(count: int, training: Sample, validation: Sample, recipe: Recipe, at_
 
 def one_by_one(many: list[Member], training: Sample, recipe: Recipe) -> None:
     """The epochs of each member as a loop in plain torch does it, without validation."""
+    shares = Shares(training, 0)
     for member in many:
-        seen = share(training, member, 0)
+        seen = shares.of(member)
         x, y, w = training.x[seen.rows], seen.targets, seen.weights
         torch.manual_seed(member.seed)
         net = Perceptron(x.shape[1], recipe.hidden, recipe.activation).module()

@@ -15,14 +15,15 @@ class Adam:
     ----------
     members, size
         M and P.
+    device
+        Of the parameters.
     """
 
-    def __init__(self, members: int, size: int) -> None:
-        self._mean = torch.zeros(members, size)
-        self._square = torch.zeros(members, size)
-        self._work = torch.empty(members, size)
-        self._rates = torch.zeros(members, 1, dtype=torch.float64)
-        self._steps = torch.zeros(members, 1, dtype=torch.float64)
+    def __init__(self, members: int, size: int, device: torch.device | str = "cpu") -> None:
+        self._mean, self._square, self._work = torch.zeros(3, members, size, device=device)
+        self._rates, self._steps = torch.zeros(
+            2, members, 1, dtype=torch.float64, device=device
+        ).unbind()
 
     def begin(self, place: int, learning_rate: float) -> None:
         """Forget what was at `place`: a new network begins there."""
@@ -42,7 +43,11 @@ class Adam:
         first, second = _BETAS
         self._mean.lerp_(gradient, 1 - first)
         self._square.mul_(second).addcmul_(gradient, gradient, value=1 - second)
-        rate = (self._rates / (1 - first**self._steps)).float()
-        scale = (1 - second**self._steps).sqrt().float()
-        torch.sqrt(self._square, out=self._work).div_(scale).add_(_EPS)
-        parameters.addcdiv_(torch.mul(self._mean, rate, out=gradient), self._work, value=-1)
+        # m·rate/(√v/scale + ε) with the two numbers of a member below the line: two passes less
+        rate = self._rates / (1 - first**self._steps)
+        scale = (1 - second**self._steps).sqrt()
+        torch.sqrt(self._square, out=self._work)
+        below = torch.addcmul(
+            (_EPS / rate).float(), self._work, (1 / (rate * scale)).float(), out=self._work
+        )
+        parameters.addcdiv_(self._mean, below, value=-1)

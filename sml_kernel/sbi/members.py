@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from sml_kernel.sbi.losses import LOSSES
 from sml_kernel.sbi.perceptrons import Perceptron, network
 
 
@@ -48,6 +49,8 @@ class Recipe:
         At most.
     patience
         Epochs without a lower validation loss after which a member stops.
+    loss
+        One of `losses.LOSSES`; of training and of validation.
     """
 
     hidden: tuple[int, ...] = (32, 32)
@@ -55,10 +58,13 @@ class Recipe:
     batch: int = 512
     epochs: int = 100
     patience: int = 5
+    loss: str = "bce"
 
     def __post_init__(self) -> None:
         if min(self.batch, self.epochs, self.patience) < 1:
             raise ValueError(f"batch, epochs and patience are at least 1: {self}")
+        if self.loss not in LOSSES:
+            raise ValueError(f"no loss {self.loss}; there are {', '.join(LOSSES)}")
 
 
 @dataclass(frozen=True)
@@ -74,7 +80,7 @@ class Trained:
     best_epoch
         From 1; 0 where there is none.
     losses
-        Validation loss after each epoch: weighted, class-balanced binary cross-entropy.
+        Validation loss after each epoch: the recipe's, weighted and class-balanced.
     failure
         Why it is of no use; None: it is.
     """

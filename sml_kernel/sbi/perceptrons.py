@@ -133,14 +133,21 @@ class Workspace:
     ----------
     shape, members, batch
         P, M and B.
+    device
+        Of the parameters.
     """
 
-    def __init__(self, shape: Perceptron, members: int, batch: int) -> None:
+    def __init__(
+        self, shape: Perceptron, members: int, batch: int, device: torch.device | str = "cpu"
+    ) -> None:
+        def empty(*sizes: int) -> Tensor:
+            return torch.empty(members, *sizes, device=device)
+
         self._shape = shape
-        self._before = [torch.empty(members, width, batch) for width in shape.hidden]
-        self._after = [torch.empty(members, width, batch) for width in shape.hidden]
-        self._logits = torch.empty(members, 1, batch)
-        self._weights = [torch.empty(members, out, wide) for wide, out in shape.maps]
+        self._before = [empty(width, batch) for width in shape.hidden]
+        self._after = [empty(width, batch) for width in shape.hidden]
+        self._logits = empty(1, batch)
+        self._weights = [empty(out, wide) for wide, out in shape.maps]
 
     def logits(self, flat: Tensor, x: Tensor) -> Tensor:
         """[M, P] parameters, [M, D, B] features → [M, B]."""

@@ -1,4 +1,4 @@
-"""How many members train at once: as many as the cache holds."""
+"""How many members train at once: as many as the cache, or the memory of a GPU, holds."""
 
 from __future__ import annotations
 
@@ -12,34 +12,45 @@ from sml_kernel.sbi.perceptrons import Perceptron
 _SYSFS = Path("/sys/devices/system/cpu/cpu0/cache")
 _UNKNOWN_BYTES = 2 << 20  # a thread's, where the system does not tell
 _MOST_BYTES = 1 << 30  # of the batches of an epoch, which are laid out in memory
-_EVENT_BYTES = 28  # of a member: row, target and weight, as they come and as they are laid out
 
 
 def members_at_once(
-    shape: Perceptron, batch: int, events: int, cache_bytes: int | None = None
+    shape: Perceptron,
+    batch: int,
+    events: int,
+    cache_bytes: int | None = None,
+    device: torch.device | str = "cpu",
 ) -> int:
     """Members whose step stays in the cache, and whose batches stay in 1 GiB of memory.
+
+    On a GPU: whose step and batches fill half of the memory that is free.
 
     Parameters
     ----------
     shape, batch
         Of the networks, and events a step.
     events
-        Of training, of the member that has most.
+        Of training and validation, of the member that has most.
     cache_bytes
         That threads of this process may fill; None asks the system (`cache_of_threads`).
+    device
+        Where the members train.
 
     Returns
     -------
     int
         At least 1.
     """
+    # a step reads features, writes each layer twice, and has three columns
+    numbers = batch * (shape.inputs + 2 * sum(shape.hidden) + 3)
+    step_bytes = 4 * (numbers + 6 * shape.size)  # parameters, best, gradient, Adam's three
+    laid_bytes = 4 * (shape.inputs + 2) * max(events, 1)  # an epoch's batches
+    device = torch.device(device)
+    if device.type == "cuda":
+        return max(1, torch.cuda.mem_get_info(device)[0] // 2 // (step_bytes + laid_bytes))
     if cache_bytes is None:
         cache_bytes = cache_of_threads(torch.get_num_threads())
-    # a step reads features, writes each layer twice, the products of the last, and three columns
-    numbers = batch * (shape.inputs + 2 * sum(shape.hidden) + shape.hidden[-1] + 3)
-    step_bytes = 4 * (numbers + 6 * shape.size)  # parameters, best, gradient, Adam's three
-    return max(1, min(cache_bytes // step_bytes, _MOST_BYTES // (_EVENT_BYTES * max(events, 1))))
+    return max(1, min(cache_bytes // step_bytes, _MOST_BYTES // laid_bytes))
 
 
 def cache_of_threads(threads: int) -> int:

@@ -15,10 +15,11 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
+from sml_kernel.sbi import losses
 from sml_kernel.sbi.adam import Adam
-from sml_kernel.sbi.batches import Sample, Share, Tables, WeightError, share
+from sml_kernel.sbi.batches import Sample, Share, Shares, Tables, WeightError
+from sml_kernel.sbi.captured import captured
 from sml_kernel.sbi.members import Member, Recipe, Trained
 from sml_kernel.sbi.perceptrons import Perceptron, Workspace, initial
 from sml_kernel.sbi.slots import members_at_once
@@ -34,13 +35,14 @@ def train(
     *,
     campaign: int = 0,
     at_once: int | None = None,
+    device: torch.device | str = "cpu",
 ) -> Iterator[Trained]:
     """Train members, and yield each when it has finished; the caller may stop.
 
     Alone a member would be trained so, and gets the same numbers: ``torch.manual_seed(seed)``, the
     network, torch.optim.Adam; a generator of its own with the same seed for the order of each
     epoch, ``torch.randperm(n, generator=...)`` of the events of its classes; the loss the mean over
-    a batch of weighted binary cross-entropy.
+    a batch of the weighted loss.
 
     Parameters
     ----------
@@ -53,7 +55,11 @@ def train(
     campaign
         Of the bootstrap, whose weights validation events have too.
     at_once
-        Members in the stack; None: as many as the cache holds (`slots.members_at_once`).
+        Members in the stack; None: as many as the cache of a CPU or the memory of a GPU holds
+        (`slots.members_at_once`).
+    device
+        Where the stack lives, its events with it. Orders and initialisations are drawn on the CPU,
+        and are the same everywhere. On a GPU a step is one CUDA graph (not measured on a GPU).
 
     Yields
     ------
@@ -64,23 +70,26 @@ def train(
     Raises
     ------
     ValueError
-        Samples of different features, a member with features or classes that are not there, or a
-        batch larger than a member's events.
+        Samples of different features, a member with features or classes that are not there, a
+        batch larger than a member's events, or a loss that needs joint ratios which are not there
+        or are of another pair of classes.
     """
     if at_once is not None and at_once < 1:
         raise ValueError(f"at least 1 member at once, not {at_once}")
     shape = Perceptron(training.x.shape[1], recipe.hidden, recipe.activation)
     most = _checked(members, training, validation, recipe)
     if at_once is None:
-        at_once = members_at_once(shape, recipe.batch, most[0])
+        at_once = members_at_once(shape, recipe.batch, sum(most), device=device)
     places = min(at_once, len(members))
-    stack = _Stack(shape, recipe, training, validation, places, most)
+    blind = any(member.features is not None for member in members)
+    stack = _Stack(shape, recipe, training.x, validation.x, places, most, blind, device)
+    seen, judged = (Shares(events, campaign, recipe.loss) for events in (training, validation))
     waiting, free = deque(members), list(range(places))
     while True:
         while free and waiting:
             member = waiting.popleft()
             try:
-                shares = share(training, member, campaign), share(validation, member, campaign)
+                shares = seen.of(member), judged.of(member)
             except WeightError as error:
                 nothing = torch.full((shape.size,), math.nan)
                 yield Trained(member, shape, nothing, 0, (), str(error))
@@ -89,7 +98,7 @@ def train(
         stack.leave(free)
         if not stack.runs:
             return
-        stack.step()
+        stack.advance()
         free = stack.judge()
         yield from map(stack.trained, free)
 
@@ -105,8 +114,11 @@ def _checked(
         unknown = set(member.features or ()) - set(range(inputs))
         if unknown or member.features == ():
             raise ValueError(f"{member}: features are some of 0..{inputs - 1}")
+    pairs = sorted({member.classes for member in members})
+    if recipe.loss != "bce" and len(pairs) > 1:
+        raise ValueError(f"joint ratios are of one pair of classes, not of {pairs}: train each")
     sizes = [(0, 0)]
-    for classes in sorted({member.classes for member in members}):
+    for classes in pairs:
         for number in classes:
             if not all((events.classes == number).any() for events in (training, validation)):
                 raise ValueError(f"class {number} has no events in training or in validation")
@@ -139,20 +151,31 @@ class _Stack:
         self,
         shape: Perceptron,
         recipe: Recipe,
-        training: Sample,
-        validation: Sample,
+        x: Tensor,
+        validation_x: Tensor,
         places: int,
         most: tuple[int, int],
+        blind: bool,
+        device: torch.device | str,
     ) -> None:
         self.runs: dict[int, _Run] = {}  # by place
-        self._shape, self._recipe = shape, recipe
-        self._x, self._validation_x = training.x, validation.x
-        self._parameters, self._best, self._gradient = torch.zeros(3, places, shape.size).unbind()
-        self._seen = torch.ones(places, shape.size)  # 0 for weights of features that are not
-        self._adam = Adam(places, shape.size)
-        self._tables = Tables(places, most[0] // recipe.batch, recipe.batch)
-        self._judged = Tables(places, -(-most[1] // recipe.batch), recipe.batch)
-        self._workspace = Workspace(shape, places, recipe.batch)
+        self._shape, self._recipe, self._device = shape, recipe, torch.device(device)
+        self._parameters, self._best, self._gradient = torch.zeros(
+            3, places, shape.size, device=device
+        ).unbind()
+        # 0 for weights of features that a member does not see
+        self._seen = torch.ones(places, shape.size, device=device) if blind else None
+        self._adam = Adam(places, shape.size, device)
+        batch = recipe.batch
+        self._tables = Tables(places, most[0] // batch, batch, x.to(device))
+        self._judged = Tables(places, -(-most[1] // batch), batch, validation_x.to(device))
+        self._prepare(places)
+
+    def _prepare(self, places: int) -> None:
+        """What a step of so many members works with."""
+        self._workspace = Workspace(self._shape, places, self._recipe.batch, self._device)
+        self._at = torch.zeros(places, dtype=torch.int64, device=self._device)
+        self._step = captured(self._one_batch, self._device)
 
     def begin(self, place: int, member: Member, training: Share, validation: Share) -> None:
         """Put a new member where none trains."""
@@ -162,8 +185,9 @@ class _Stack:
         self.runs[place] = run
         self._adam.begin(place, member.learning_rate)
         self._parameters[place] = initial(self._shape, member.seed, member.features)
-        self._seen[place] = 1
-        if member.features is not None:
+        if self._seen is not None:
+            self._seen[place] = 1
+        if self._seen is not None and member.features is not None:
             hidden = sorted(set(range(self._shape.inputs)) - set(member.features))
             self._shape.views(self._seen)[0][0][place][:, hidden] = 0
         self._judged.fill(place, validation, torch.arange(len(validation.rows)))
@@ -175,28 +199,36 @@ class _Stack:
         self._tables.fill(place, run.training, order[: run.batches * self._recipe.batch])
         run.done = 0
 
-    def step(self) -> None:
-        """Move every member by one batch; no place may be free."""
+    def advance(self) -> None:
+        """Move every member to where the first epoch ends; no place may be free."""
+        steps = min(run.batches - run.done for run in self.runs.values())
         places = range(len(self.runs))
-        batches = [self.runs[place].done for place in places]
-        rows, targets, weights = self._tables.take(places, batches)
-        x = _gathered(self._x, rows)
-        logits = self._workspace.logits(self._parameters, x)
-        arriving = logits.sigmoid_().sub_(targets).mul_(weights).div_(self._recipe.batch)
-        self._workspace.gradient(self._parameters, x, arriving, self._gradient)
-        self._adam.step(self._parameters, self._gradient.mul_(self._seen))
+        self._at.copy_(self._tables.places(places, [self.runs[place].done for place in places]))
+        for _ in range(steps):
+            self._step()
         for run in self.runs.values():
-            run.done += 1
+            run.done += steps
+
+    def _one_batch(self) -> None:
+        x, targets, weights = self._tables.take(self._at)
+        logits = self._workspace.logits(self._parameters, x)
+        arriving = losses.gradient_(self._recipe.loss, logits, targets)
+        arriving.mul_(weights).div_(self._recipe.batch)
+        self._workspace.gradient(self._parameters, x, arriving, self._gradient)
+        if self._seen is not None:
+            self._gradient.mul_(self._seen)
+        self._adam.step(self._parameters, self._gradient)
+        self._at += 1
 
     def judge(self) -> list[int]:
         """Validate members whose epoch has ended, and give the places of those that finished."""
         ended = [place for place, run in self.runs.items() if run.done == run.batches]
-        finished = []
+        finished, better = [], []
         for place, loss in zip(ended, self._validation_losses(ended), strict=True):
             run = self.runs[place]
             if loss < min(run.losses, default=math.inf):
                 run.best_epoch = len(run.losses) + 1
-                self._best[place] = self._parameters[place]
+                better.append(place)
             run.losses.append(loss)
             epochs = len(run.losses)
             stale = epochs - run.best_epoch >= self._recipe.patience
@@ -204,26 +236,26 @@ class _Stack:
                 finished.append(place)
             else:
                 self._shuffle(place)
+        if better:
+            self._best[better] = self._parameters[better]
         return finished
 
     def _validation_losses(self, places: list[int]) -> list[float]:
         if not places:
             return []
-        whole = len(places) == len(self.runs)
-        parameters = self._parameters[places]
         workspace = self._workspace
-        if not whole:
-            workspace = Workspace(self._shape, len(places), self._recipe.batch)
-        total = torch.zeros(len(places), dtype=torch.float64)
+        if len(places) < len(self.runs):
+            workspace = Workspace(self._shape, len(places), self._recipe.batch, self._device)
+        parameters = self._parameters[places]
+        total = parameters.new_zeros(len(places), dtype=torch.float64)
+        at = self._judged.places(places, [0] * len(places))
         for number in range(self._judged.batches):
-            rows, targets, weights = self._judged.take(places, [number] * len(places))
-            logits = workspace.logits(parameters, _gathered(self._validation_x, rows))
-            losses = functional.binary_cross_entropy_with_logits(
-                logits, targets, weights, reduction="none"
-            )
-            total += losses.double().sum(1)  # in double: the same whoever else is judged
+            x, targets, weights = self._judged.take(at + number)
+            logits = workspace.logits(parameters, x)
+            each = losses.values(self._recipe.loss, logits, targets).mul_(weights)
+            total += each.double().sum(1)  # in double: the same whoever else is judged
         events = torch.tensor([len(self.runs[place].validation.rows) for place in places])
-        return (total / events).tolist()
+        return (total.cpu() / events).tolist()
 
     def trained(self, place: int) -> Trained:
         """What became of the member that finished here."""
@@ -231,7 +263,7 @@ class _Stack:
         failure = None
         if not math.isfinite(run.losses[-1]):
             failure = f"diverged: validation loss {run.losses[-1]} after epoch {len(run.losses)}"
-        best = self._best[place].clone()
+        best = self._best[place].cpu().clone()
         if failure:
             best.fill_(math.nan)
         best_epoch = 0 if failure else run.best_epoch
@@ -244,12 +276,8 @@ class _Stack:
         kept = [place for place in sorted(self.runs) if place not in free]
         self.runs = {place: self.runs[old] for place, old in enumerate(kept)}
         self._parameters, self._best = self._parameters[kept], self._best[kept]
-        self._gradient, self._seen = self._gradient[kept], self._seen[kept]
+        self._gradient = self._gradient[kept]
+        self._seen = None if self._seen is None else self._seen[kept]
         for each in (self._adam, self._tables, self._judged):
             each.keep(kept)
-        self._workspace = Workspace(self._shape, len(kept), self._recipe.batch)
-
-
-def _gathered(x: Tensor, rows: Tensor) -> Tensor:
-    """[N, D] and [M, B] rows → [M, D, B]."""
-    return x.index_select(0, rows.view(-1)).view(*rows.shape, x.shape[1]).mT.contiguous()
+        self._prepare(len(kept))
