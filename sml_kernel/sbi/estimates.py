@@ -1,0 +1,229 @@
+"""Fits by iminuit: the best parameters of a likelihood, and the best with the strength held.
+
+Outside its domain, where some density is not above zero, a likelihood has no value. The minimiser
+is shown a wall there, only to turn round; what is reported is always a value of the likelihood
+itself, or nan with the reason and the number of events.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from sml_kernel.sbi.likelihood import Likelihood
+
+_WALL = 1e9  # above any −2 ln L of the neighbourhood; its slope with the events leads back
+
+
+@dataclass(frozen=True, eq=False)
+class Estimate:
+    """A fit.
+
+    Attributes
+    ----------
+    parameters
+        [P] names; the first is the strength.
+    values, errors
+        [P] where −2 ln L is least, and √diag of the covariance; nan where there is none, and 0
+        error for what was held. Errors assume events of weight one.
+    covariance
+        [P, P], the inverse of half the second derivatives.
+    minimum
+        −2 ln L there.
+    valid
+        Whether values and errors can be used.
+    reason
+        Why not; empty where valid.
+    not_positive
+        Events whose density is zero or below at `values`, or at the start if there is no fit.
+    """
+
+    parameters: tuple[str, ...]
+    values: np.ndarray
+    errors: np.ndarray
+    covariance: np.ndarray
+    minimum: float
+    valid: bool
+    reason: str = ""
+    not_positive: int = 0
+
+    @property
+    def value(self) -> float:
+        """The strength."""
+        return float(self.values[0])
+
+    @property
+    def error(self) -> float:
+        """Of the strength."""
+        return float(self.errors[0])
+
+    @property
+    def nuisances(self) -> dict[str, tuple[float, float]]:
+        """Value and error of every other parameter."""
+        pairs = zip(self.values[1:].tolist(), self.errors[1:].tolist(), strict=True)
+        return dict(zip(self.parameters[1:], pairs, strict=True))
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One plain row, for a record of kind ``fit``."""
+        return [
+            {
+                "parameters": list(self.parameters),
+                "values": self.values.tolist(),
+                "errors": self.errors.tolist(),
+                "covariance": self.covariance.tolist(),
+                "minimum": self.minimum,
+                "valid": self.valid,
+                "reason": self.reason,
+                "not_positive": self.not_positive,
+            }
+        ]
+
+
+def estimate(
+    likelihood: Likelihood,
+    held: Mapping[str, float] | None = None,
+    start: Sequence[float] | np.ndarray | None = None,
+    *,
+    errors: bool = True,
+) -> Estimate:
+    """The parameters at which −2 ln L is least.
+
+    Parameters
+    ----------
+    likelihood
+        What is minimised, with its gradient.
+    held
+        Parameters that stay at a value, by name.
+    start
+        [P] where to begin; None: `Likelihood.start`. If no valid minimum is found from there,
+        strengths around it are tried.
+    errors
+        Whether to ask for the covariance (HESSE).
+
+    Returns
+    -------
+    Estimate
+        Not valid, with nan and a reason, where no start has positive densities or no minimum is
+        found.
+
+    Raises
+    ------
+    KeyError
+        A held parameter is unknown.
+    """
+    first = np.array(likelihood.start if start is None else start, float)
+    fixed = _fixed(likelihood, held or {}, first)
+    tried: list[Estimate] = []
+    for begin in _starts(likelihood, first, fixed):
+        if math.isfinite(likelihood.value(begin)):
+            found = _minimised(likelihood, begin, fixed, errors)
+            if found.valid:
+                return found
+            tried.append(found)
+    if tried:
+        return min(tried, key=lambda each: each.minimum if each.minimum < math.inf else math.inf)
+    count = likelihood.not_positive(first)
+    return _none(likelihood, f"no density above zero for {count} of {likelihood.ratios.events} "
+                 f"events at {likelihood.parameters[0]} = {first[0]:.6g}, nor at other starts"
+                 if count else "the likelihood is not finite at any start", count)  # fmt: skip
+
+
+def _fixed(likelihood: Likelihood, held: Mapping[str, float], first: np.ndarray) -> np.ndarray:
+    """[P] what stays; `first` is set to the values held."""
+    low, high = np.array(likelihood.limits, float).T
+    fixed = low == high
+    for name, value in held.items():
+        if name not in likelihood.parameters:
+            raise KeyError(f"no parameter {name!r}: there are {', '.join(likelihood.parameters)}")
+        place = likelihood.parameters.index(name)
+        first[place], fixed[place] = value, True
+    return fixed
+
+
+def _starts(likelihood: Likelihood, first: np.ndarray, fixed: np.ndarray) -> list[np.ndarray]:
+    if fixed[0]:
+        others = first.copy()
+        others[1:] = np.where(fixed[1:], first[1:], likelihood.start[1:])
+        return [first, others]
+    low, high = likelihood.limits[0]
+    tries = [first]
+    for factor in (0.5, 2.0, 0.1, 4.0, 0.0):
+        other = np.where(fixed, first, likelihood.start)
+        other[0] = min(max(factor * likelihood.strengths.start, low), high)
+        tries.append(other)
+    return tries
+
+
+def _minimised(
+    likelihood: Likelihood, begin: np.ndarray, fixed: np.ndarray, errors: bool
+) -> Estimate:
+    from iminuit import Minuit
+
+    origin = likelihood.value(begin)
+
+    def value(parameters: np.ndarray) -> float:
+        found = likelihood.value(parameters) - origin
+        if math.isfinite(found):
+            return found
+        return _WALL * (1 + likelihood.not_positive(parameters))
+
+    def gradient(parameters: np.ndarray) -> np.ndarray:
+        with np.errstate(all="ignore"):
+            return np.nan_to_num(likelihood.gradient(parameters), posinf=0, neginf=0)
+
+    minuit = Minuit(value, begin, grad=gradient, name=likelihood.parameters)
+    minuit.errordef, minuit.print_level, minuit.strategy = 1.0, 0, 1
+    minuit.tol = 1e-3  # EDM below 2e-6: μ̂ within .0014 of its error
+    minuit.errors = np.where(fixed, 0.1, np.maximum(0.1 * np.abs(begin), 0.05))
+    minuit.limits = likelihood.limits
+    minuit.fixed = fixed
+    if not fixed.all():
+        minuit.migrad(ncall=200 * len(begin) + 1000)
+        if errors:
+            minuit.hesse()
+    return _reported(likelihood, minuit, fixed, errors)
+
+
+def _reported(likelihood: Likelihood, minuit: Any, fixed: np.ndarray, errors: bool) -> Estimate:
+    values = np.array(minuit.values)
+    minimum, count = likelihood.value(values), likelihood.not_positive(values)
+    if not math.isfinite(minimum):
+        return _none(likelihood, f"no density above zero for {count} events at the minimum", count)
+    if not fixed.all() and not minuit.valid:
+        return _none(likelihood, f"MIGRAD found no minimum: EDM {minuit.fmin.edm:.2g}, "
+                     f"{minuit.nfcn} calls", count, minimum)  # fmt: skip
+    covariance = np.full((len(values),) * 2, np.nan)
+    if fixed.all():
+        covariance[:] = 0
+    elif errors and minuit.covariance is not None:
+        covariance = np.array(minuit.covariance)
+    bad = errors and not fixed.all() and not minuit.accurate
+    return Estimate(
+        likelihood.parameters,
+        values,
+        np.sqrt(np.diag(covariance)),
+        covariance,
+        minimum,
+        not bad,
+        "the second derivatives are not positive: no errors" if bad else "",
+        count,
+    )
+
+
+def _none(likelihood: Likelihood, reason: str, count: int, minimum: float = math.nan) -> Estimate:
+    size = len(likelihood.parameters)
+    nothing = np.full(size, np.nan)
+    return Estimate(
+        likelihood.parameters,
+        nothing,
+        nothing,
+        np.full((size, size), np.nan),
+        minimum,
+        False,
+        reason,
+        count,
+    )
