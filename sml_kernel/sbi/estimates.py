@@ -16,6 +16,7 @@ import numpy as np
 
 from sml_kernel.sbi.likelihood import Likelihood
 
+_STEP = 1e-4  # of differences of a gradient
 _WALL = 1e9  # above any −2 ln L of the neighbourhood; its slope with the events leads back
 
 
@@ -102,7 +103,7 @@ def estimate(
         [P] where to begin; None: `Likelihood.start`. If no valid minimum is found from there,
         strengths around it are tried.
     errors
-        Whether to ask for the covariance (HESSE).
+        Whether to calculate the covariance too.
 
     Returns
     -------
@@ -183,8 +184,6 @@ def _minimised(
     minuit.fixed = fixed
     if not fixed.all():
         minuit.migrad(ncall=200 * len(begin) + 1000)
-        if errors:
-            minuit.hesse()
     return _reported(likelihood, minuit, fixed, errors)
 
 
@@ -194,24 +193,56 @@ def _reported(likelihood: Likelihood, minuit: Any, fixed: np.ndarray, errors: bo
     if not math.isfinite(minimum):
         return _none(likelihood, f"no density above zero for {count} events at the minimum", count)
     if not fixed.all() and not minuit.valid:
-        return _none(likelihood, f"MIGRAD found no minimum: EDM {minuit.fmin.edm:.2g}, "
-                     f"{minuit.nfcn} calls", count, minimum)  # fmt: skip
-    covariance = np.full((len(values),) * 2, np.nan)
-    if fixed.all():
-        covariance[:] = 0
-    elif errors and minuit.covariance is not None:
-        covariance = np.array(minuit.covariance)
-    bad = errors and not fixed.all() and not minuit.accurate
+        reason = f"MIGRAD found no minimum: EDM {minuit.fmin.edm:.2g} after {minuit.nfcn} calls"
+        return _none(likelihood, reason, count, minimum)
+    covariance, reason = np.full((len(values),) * 2, np.nan), ""
+    if errors:
+        covariance = covariance_at(likelihood, values, fixed)
+        if not (np.diag(covariance)[~fixed] > 0).all():
+            reason = "the second derivatives are not positive there: no errors"
+    deviations = np.sqrt(np.where(np.diag(covariance) >= 0, np.diag(covariance), np.nan))
     return Estimate(
-        likelihood.parameters,
-        values,
-        np.sqrt(np.diag(covariance)),
-        covariance,
-        minimum,
-        not bad,
-        "the second derivatives are not positive: no errors" if bad else "",
-        count,
+        likelihood.parameters, values, deviations, covariance, minimum, not reason, reason, count
     )
+
+
+def covariance_at(
+    likelihood: Likelihood, values: np.ndarray, fixed: np.ndarray | None = None
+) -> np.ndarray:
+    """[P, P] twice the inverse of the second derivatives of −2 ln L; zero for what is `fixed`.
+
+    The derivatives are differences of the exact gradient in the parameters themselves, and to one
+    side only where the other has no value; so they mean the same at a limit, where those of
+    MINUIT's transformed parameters vanish. nan where they are not positive definite.
+    """
+    free = np.flatnonzero(~fixed) if fixed is not None else np.arange(len(values))
+    found = np.zeros((len(values),) * 2)
+    curvature = np.array(
+        [_gradient_slope(likelihood, values, place)[free] for place in free.tolist()]
+    )
+    curvature = (curvature + curvature.T) / 2
+    if not len(free):
+        return found
+    at = np.ix_(free, free)
+    definite = np.isfinite(curvature).all() and (np.linalg.eigvalsh(curvature) > 0).all()
+    found[at] = 2 * np.linalg.inv(curvature) if definite else np.nan
+    return found
+
+
+def _gradient_slope(likelihood: Likelihood, values: np.ndarray, place: int) -> np.ndarray:
+    """[P] derivative of the gradient in one parameter."""
+    step = _STEP * max(1.0, abs(values[place]))
+    ends = []
+    for sign in (1, -1):
+        moved = values.copy()
+        moved[place] += sign * step
+        if math.isfinite(likelihood.value(moved)):
+            ends.append((moved[place], likelihood.gradient(moved)))
+    if len(ends) == 1:
+        ends.append((values[place], likelihood.gradient(values)))
+    if not ends:
+        return np.full(len(values), np.nan)
+    return (ends[0][1] - ends[1][1]) / (ends[0][0] - ends[1][0])
 
 
 def _none(likelihood: Likelihood, reason: str, count: int, minimum: float = math.nan) -> Estimate:

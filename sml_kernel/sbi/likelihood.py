@@ -143,6 +143,12 @@ class Likelihood:
         free = 1 + len(self.normalisations)
         return tuple(name for name in self._own[free:] if name not in shared)
 
+    def centre(self, name: str) -> float | None:
+        """What was measured elsewhere of a parameter constrained by a unit normal, else None."""
+        if name in self.constrained:
+            return float(self.auxiliary.get(name, 0.0))
+        return None if self.control is None else self.control.centres.get(name)
+
     @cached_property
     def start(self) -> np.ndarray:
         """[P] nominal values: the strength's start, 1 for factors, 0 for constrained ones."""

@@ -20,6 +20,7 @@ import numpy as np
 from sml_kernel.sbi.origins import InputError
 
 _CODES = {"normsys": {"interpcode": "code4"}, "histosys": {"interpcode": "code4p"}}
+UNIT_NORMAL = "constrained by a unit normal"
 _STEP = 1e-5  # of central differences: their error in −2 ln L is some 1e-8
 
 
@@ -60,6 +61,17 @@ class ControlRegions:
             name: (self.initial[name],) * 2 if is_fixed else (float(low), float(high))
             for name, ((low, high), is_fixed) in zip(self.parameters, fixed, strict=True)
         }
+
+    @cached_property
+    def centres(self) -> dict[str, float]:
+        """Auxiliary measurement of each parameter that a unit normal constrains, by name."""
+        found, auxiliary = {}, self.data[self.model.config.nmaindata :].tolist()
+        for name in self.model.config.auxdata_order:
+            size = self.model.config.param_set(name).n_parameters
+            values, auxiliary = auxiliary[:size], auxiliary[size:]
+            if self._kind(name) == UNIT_NORMAL:
+                found[name] = float(values[0])
+        return found
 
     def value(self, parameters: np.ndarray) -> float:
         """−2 ln of pyhf's probability, constraints included, at [Q]; nan where a rate is < 0."""
@@ -113,7 +125,7 @@ class ControlRegions:
                 f"{', '.join(clash)} on both sides: say shared={clash}, or rename one of them"
             )
         for name in self.shared:
-            kind, wanted = self._kind(name), "free" if name in free else "a unit normal"
+            kind, wanted = self._kind(name), "free" if name in free else UNIT_NORMAL
             if kind != wanted:
                 raise InputError(
                     f"{name} is {wanted} in the unbinned channel and {kind} in the control "
@@ -127,7 +139,7 @@ class ControlRegions:
         if not about.constrained:
             return "free"
         unit = about.pdf_type == "normal" and about.width() == [1.0] and about.auxdata == [0.0]
-        return "a unit normal" if unit else f"constrained by another {about.pdf_type}"
+        return UNIT_NORMAL if unit else f"constrained by another {about.pdf_type}"
 
 
 def control_regions(
