@@ -10,7 +10,8 @@ ensembles that were trained anew, on training samples of their own. Toys of one 
 alike, so that the error follows from the scatter between E ensembles,
 
 .. math::
-    \hat{c} = \frac1E \sum_e \hat{c}_e, \qquad σ² = \frac{1}{E (E − 1)} \sum_e (\hat{c}_e − \hat{c})²
+    \hat{c} = \frac1E \sum_e \hat{c}_e, \qquad
+    σ² = \frac{1}{E (E − 1)} \sum_e (\hat{c}_e − \hat{c})²
 
 An interval covers if ĉ is within 2σ of the level: for one ensemble of 1,000 toys in [.653, .712].
 """

@@ -11,6 +11,7 @@ from sml_kernel import records
 from sml_kernel.sbi import campaign, judging, plan, scoring
 from sml_kernel.sbi.campaign import Campaign, Progress
 from sml_kernel.sbi.folds import Folds
+from sml_kernel.sbi.intervals import ONE_SIGMA
 from sml_kernel.sbi.members import Recipe
 from sml_kernel.sbi.problems import Problem
 from sml_kernel.sbi.scoring import Combined
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
+    from sml_kernel.sbi.inference import Inference
+    from sml_kernel.sbi.ratios import Rates
+    from sml_kernel.sbi.strengths import Strengths
+    from sml_kernel.sbi.workspace import ControlRegions
     from sml_kernel.workers import Workers
 
 
@@ -217,6 +222,74 @@ class Fit:
                 self.campaign, pair, self.workers, how=how, progress=progress
             )
         return scoring.of_events(self.campaign, pair, x, self.workers, how=how, progress=progress)
+
+    def infer(
+        self,
+        data: np.ndarray,
+        *,
+        weights: np.ndarray | None = None,
+        strengths: Strengths | None = None,
+        mode: str = "both",
+        rates: Rates | None = None,
+        control: ControlRegions | None = None,
+        intervals: str = "wilks",
+        level: float = ONE_SIGMA,
+        spread: float | None = None,
+        toys: int = 1000,
+        seed: int = 0,
+        allow_missing: bool = False,
+        progress: bool = True,
+    ) -> Inference:
+        """Measure a signal strength in data.
+
+        Parameters
+        ----------
+        data, weights
+            [N, D] features of observed events, and [N] weights if they have any.
+        strengths
+            Coefficient of each process; None: μ multiplies the first class of the problem.
+        mode
+            ``shape``, ``yield`` or ``both``.
+        rates
+            Of the processes; None: those of the problem, with their Monte Carlo errors.
+        control
+            Binned control regions that share nuisances.
+        intervals
+            ``wilks``, or ``neyman`` for both side by side; toys are drawn from the problem's
+            events of the reference.
+        level, toys, seed
+            Of the intervals.
+        spread
+            σ of the estimate that the networks bring, a nuisance; None: from refits with 50
+            replicas; 0 leaves it out.
+        allow_missing
+            Use the members that are done if others are pending or failed; the result says so.
+
+        Raises
+        ------
+        MissingError
+            Members are missing.
+        InputError
+            Data, variations or names that do not fit.
+        """
+        from sml_kernel.sbi import inference
+
+        return inference.infer(
+            self,
+            data,
+            weights=weights,
+            strengths=strengths,
+            mode=mode,
+            rates=rates,
+            control=control,
+            intervals=intervals,
+            level=level,
+            spread=spread,
+            toys=toys,
+            seed=seed,
+            allow_missing=allow_missing,
+            progress=progress,
+        )
 
     def _pair(self, numerator: str | None) -> tuple[str, str]:
         found = [pair for pair in self.pairs if numerator in (None, pair[0])]

@@ -174,7 +174,7 @@ def _parameters(campaign: Campaign, part: Part) -> Iterator[tuple[Any, Any]]:
         if number in there:
             table = shards.members(campaign.folder, number, rows["key"])
             shape, parameters = shards.parameters(campaign.folder, number, table)
-            yield shape, parameters[table["failure"].isna().to_numpy()]
+            yield shape, parameters[np.flatnonzero(table["failure"].isna())]
 
 
 def _parts(

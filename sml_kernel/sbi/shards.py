@@ -55,11 +55,8 @@ def write(folder: Path, stack: int, keys: Sequence[str], trained: Sequence[Train
     from safetensors.torch import save
 
     shape = trained[0].shape
-    layout = {
-        "inputs": str(shape.inputs),
-        "hidden": json.dumps(shape.hidden),
-        "activation": shape.activation,
-    }
+    # one entry: the order of several differs from process to process, and bytes with it
+    layout = {"shape": json.dumps(vars(shape))}
     weights = save({"parameters": torch.stack([each.parameters for each in trained])}, layout)
     rows = pd.DataFrame(
         {
@@ -163,10 +160,9 @@ def parameters(folder: Path, stack: int, rows: pd.DataFrame) -> tuple[Perceptron
     except OSError as error:
         raise _damaged(file, str(error)) from error
     with safe_open(file, "pt") as opened:
-        layout = opened.metadata()
+        layout = json.loads(opened.metadata()["shape"])
         found = opened.get_tensor("parameters")
-    hidden = tuple(json.loads(layout["hidden"]))
-    return Perceptron(int(layout["inputs"]), hidden, layout["activation"]), found
+    return Perceptron(layout["inputs"], tuple(layout["hidden"]), layout["activation"]), found
 
 
 def _damaged(file: Path, what: str) -> ShardError:
