@@ -47,7 +47,7 @@ class EnsembleCoverage:
         Thrown; with the true value in the interval; without a valid fit. Those failed count as not
         covered.
     bias, pull_mean, pull_width, error
-        Mean of μ̂ − μ; mean and standard deviation of (μ̂ − μ)/σ̂; median σ̂. Of valid fits.
+        Mean of μ̂ − μ; mean and standard deviation of (μ̂ − μ)/σ̂; median σ̂. Of fits with σ̂.
     """
 
     ensemble: int
@@ -245,9 +245,10 @@ def _draws(likelihood: Likelihood, truth: np.ndarray, at: float) -> Draws:
 
 
 def _covered(fits: ToyFits, number: int, sigma: float, at: float, cut: float) -> EnsembleCoverage:
-    valid = np.isfinite(fits.ratios) & np.isfinite(fits.errors)
-    away = fits.values[valid] - at
-    pulls = away / fits.errors[valid]
+    valid = np.isfinite(fits.ratios)
+    away = (fits.values - at)[valid & np.isfinite(fits.errors)]
+    errors = fits.errors[valid & np.isfinite(fits.errors)]
+    pulls = away / errors
     several = len(pulls) > 1
     return EnsembleCoverage(
         ensemble=number,
@@ -258,5 +259,5 @@ def _covered(fits: ToyFits, number: int, sigma: float, at: float, cut: float) ->
         bias=float(away.mean()) if several else math.nan,
         pull_mean=float(pulls.mean()) if several else math.nan,
         pull_width=float(pulls.std(ddof=1)) if several else math.nan,
-        error=float(np.median(fits.errors[valid])) if several else math.nan,
+        error=float(np.median(errors)) if several else math.nan,
     )

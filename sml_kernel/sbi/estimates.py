@@ -36,9 +36,9 @@ class Estimate:
     minimum
         −2 ln L there.
     valid
-        Whether values and errors can be used.
+        Whether there is a minimum.
     reason
-        Why not; empty where valid.
+        Why not, or why it has no errors (as at a limit, where −2 ln L need not curve); else empty.
     not_positive
         Events whose density is zero or below at `values`, or at the start if there is no fit.
     """
@@ -195,14 +195,23 @@ def _reported(likelihood: Likelihood, minuit: Any, fixed: np.ndarray, errors: bo
     if not fixed.all() and not minuit.valid:
         reason = f"MIGRAD found no minimum: EDM {minuit.fmin.edm:.2g} after {minuit.nfcn} calls"
         return _none(likelihood, reason, count, minimum)
-    covariance, reason = np.full((len(values),) * 2, np.nan), ""
+    covariance, reason, valid = np.full((len(values),) * 2, np.nan), "", True
     if errors:
         covariance = covariance_at(likelihood, values, fixed)
         if not (np.diag(covariance)[~fixed] > 0).all():
-            reason = "the second derivatives are not positive there: no errors"
+            reason = "no errors: the second derivatives are not positive there"
+            valid = _at_limit(likelihood, values)  # elsewhere −2 ln L is flat, or a saddle
     deviations = np.sqrt(np.where(np.diag(covariance) >= 0, np.diag(covariance), np.nan))
     return Estimate(
-        likelihood.parameters, values, deviations, covariance, minimum, not reason, reason, count
+        likelihood.parameters, values, deviations, covariance, minimum, valid, reason, count
+    )
+
+
+def _at_limit(likelihood: Likelihood, values: np.ndarray) -> bool:
+    return any(
+        math.isclose(value, end, rel_tol=1e-6, abs_tol=1e-6)
+        for value, ends in zip(values, likelihood.limits, strict=True)
+        for end in ends
     )
 
 

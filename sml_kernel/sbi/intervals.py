@@ -225,11 +225,16 @@ def _grid(likelihood: Likelihood, best: Estimate, wilks: Interval, level: float)
     """13 strengths, from half a σ and half the interval beyond its ends."""
     if not best.valid:
         return np.empty(0)
-    low = wilks.low if math.isfinite(wilks.low) else best.value - 2 * best.error
-    high = wilks.high if math.isfinite(wilks.high) else best.value + 2 * best.error
-    beyond = 0.25 * (high - low) + 0.5 * best.error
+    low = wilks.low if math.isfinite(wilks.low) else best.value - 2 * _scale(best)
+    high = wilks.high if math.isfinite(wilks.high) else best.value + 2 * _scale(best)
+    beyond = 0.25 * (high - low) + 0.5 * _scale(best)
     low, high = np.clip((low - beyond, high + beyond), *likelihood.limits[0])
     return np.linspace(low, high, 13)
+
+
+def _scale(best: Estimate) -> float:
+    """A length to search by: the error, or where there is none the strength itself."""
+    return best.error if math.isfinite(best.error) else max(abs(best.value), 1.0)
 
 
 def _nothing(method: str, reason: str) -> Interval:
@@ -253,12 +258,12 @@ def _crossing(
 ) -> tuple[float, str]:
     """Where q passes the threshold to one side of μ̂, and why not if it does not."""
     limit = likelihood.limits[0][side > 0]
-    inside, step = best.value, math.sqrt(threshold) * best.error
+    inside, step = best.value, math.sqrt(threshold) * _scale(best)
     for _ in range(_FARTHEST):
         outside = inside + side * step
         outside = min(outside, limit) if side > 0 else max(outside, limit)
         q = _ratio(best, _held(likelihood, best, outside))
-        if math.isnan(q) and step > 1e-6 * best.error:
+        if math.isnan(q) and step > 1e-6 * _scale(best):
             step /= 2  # beyond the domain of the likelihood, or a fit that failed: go less far
             continue
         if math.isnan(q):
@@ -283,7 +288,7 @@ def _between(
     def beyond(mu: float) -> float:
         return _ratio(best, _held(likelihood, best, mu)) - threshold(mu)
 
-    return float(optimize.brentq(beyond, inside, outside, xtol=1e-4 * best.error, rtol=1e-8))
+    return float(optimize.brentq(beyond, inside, outside, xtol=1e-4 * _scale(best), rtol=1e-8))
 
 
 def _neyman(likelihood: Likelihood, best: Estimate, scanned: Scan, belt: Belt) -> Interval:

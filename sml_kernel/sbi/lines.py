@@ -195,7 +195,8 @@ def _errors(lines: Lines, shape: np.ndarray, rates: np.ndarray) -> np.ndarray:
     with np.errstate(divide="ignore", invalid="ignore"):
         if lines.spread and lines.mode != "yield":
             shape = 1 / (1 / shape + lines.spread**2 / 2)
-        return np.sqrt(2 / (shape + rates))
+        errors = np.sqrt(2 / (shape + rates))
+    return np.where(np.isfinite(errors), errors, np.nan)
 
 
 def _strength(

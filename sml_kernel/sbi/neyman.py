@@ -11,7 +11,7 @@ from tqdm.auto import tqdm
 
 from sml_kernel.sbi.likelihood import Likelihood
 from sml_kernel.sbi.ratios import Ratios
-from sml_kernel.sbi.toys import draws, fit_toys
+from sml_kernel.sbi.toys import Draws, draws, fit_toys
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,17 +74,21 @@ def neyman_belt(
         As of `confidence_intervals`.
     """
     found, worth = [], []
+    smallest: Draws | None = None
     for k, point in enumerate(tqdm(points, desc="Neyman belt", unit="point", disable=not progress)):
         if not np.isfinite(point).all():
             found.append((math.nan, math.nan, math.nan, 0))
             worth.append((math.nan, math.nan))
             continue
         thrown = draws(likelihood, pool, point)
-        thrown.warn_if_small()
+        if smallest is None or thrown.adequacy < smallest.adequacy:
+            smallest = thrown
         rng = np.random.default_rng([seed, k])
         ratios = fit_toys(likelihood, pool, thrown, point, toys, rng).ratios
         found.append((*quantile(ratios, level), int(np.isnan(ratios).sum())))
         worth.append((thrown.effective, thrown.expected))
+    if smallest is not None:
+        smallest.warn_if_small()
     critical, low, high, failed = np.array(found, float).reshape(-1, 4).T
     effective, expected = np.array(worth, float).reshape(-1, 2).T
     mu = points.reshape(len(points), -1)[:, 0]

