@@ -8,6 +8,7 @@ from scipy import integrate, stats
 
 from sml_kernel import sbi
 from sml_kernel.sbi import ranking
+from sml_kernel.sbi.curves import closure_rows, reliability_rows
 from sml_kernel.sbi.metrics import Held, columns, judge
 
 FAMILY = sbi.GaussianShift(delta=1.0, dimensions=2)
@@ -180,6 +181,32 @@ def test_what_is_not_there_is_nan_and_not_a_number() -> None:
     named = columns(found, ["a", "b", "c"])
     assert named["closure_p:b"] == found["closure_p"][:, 1]
     assert "closure_p" not in named
+
+
+def test_rows_for_figures_hold_what_was_judged() -> None:
+    """Histograms are those of NumPy at the edges in the rows, and sum to one; curves are close."""
+    held = held_out(FAMILY, 20_000, 6)
+    rows = [row for row in closure_rows(held.exact, held, ("a", "b")) if row["feature"] == "a"]
+    assert len(rows) == 40
+    edges = [rows[0]["low"], *(row["high"] for row in rows)]
+    a, num = held.x[:, 0], held.numerator
+    for name, rows_of, weights in (
+        ("numerator", num, np.ones(len(a))),
+        ("reference", ~num, np.ones(len(a))),
+        ("reweighted", ~num, np.exp(held.exact)),
+    ):
+        counts, _ = np.histogram(a[rows_of], edges, weights=weights[rows_of])
+        got = [row[name] for row in rows]
+        assert got == pytest.approx(counts / counts.sum(), abs=2e-4), name
+    pulls = [
+        (row["numerator"] - row["reweighted"])
+        / np.hypot(row["numerator_error"], row["reweighted_error"])
+        for row in rows
+    ]
+    assert np.square(pulls).sum() < stats.chi2.isf(1e-3, 40)
+    curve = reliability_rows(held.exact, held)
+    assert len(curve) == 10
+    assert all(abs(row["observed"] - row["predicted"]) < 4.5 * row["error"] for row in curve)
 
 
 @pytest.mark.parametrize(
