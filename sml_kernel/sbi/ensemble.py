@@ -20,8 +20,10 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
+    from sml_kernel.sbi.bands import Bands
     from sml_kernel.sbi.inference import Inference
     from sml_kernel.sbi.ratios import Rates
+    from sml_kernel.sbi.scorecard import Scorecard
     from sml_kernel.sbi.strengths import Strengths
     from sml_kernel.sbi.workspace import ControlRegions
     from sml_kernel.workers import Workers
@@ -222,6 +224,44 @@ class Fit:
                 self.campaign, pair, self.workers, how=how, progress=progress
             )
         return scoring.of_events(self.campaign, pair, x, self.workers, how=how, progress=progress)
+
+    def scorecard(
+        self,
+        *,
+        how: str = "arithmetic",
+        two_sample: bool = True,
+        bands: Bands | None = None,
+        allow_missing: bool = False,
+        progress: bool = True,
+    ) -> Scorecard:
+        """Judge members, classes and ensembles, pass or fail; recorded below ``scorecards``.
+
+        Parameters
+        ----------
+        how
+            Of the ensemble's ratio, see `ratio`.
+        two_sample
+            Train a classifier to tell the numerator from the reweighted reference.
+        bands
+            What is asked; None: `bands.Bands` as they stand.
+        allow_missing
+            Judge what is done if members are pending or failed; the card says so.
+
+        Raises
+        ------
+        MissingError
+            Members are missing.
+        """
+        from sml_kernel.sbi import assessment
+
+        return assessment.assess(
+            self,
+            how=how,
+            two_sample=two_sample,
+            bands=bands,
+            allow_missing=allow_missing,
+            progress=progress,
+        )
 
     def infer(
         self,

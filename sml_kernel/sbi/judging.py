@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from sml_kernel.sbi.batches import Sample
+    from sml_kernel.sbi.folds import Folds
     from sml_kernel.sbi.stored import Stored
     from sml_kernel.workers import Workers
 
@@ -59,6 +60,7 @@ def judge(campaign: Campaign, workers: Workers | None, *, progress: bool = True)
 def judge_stack(folder: str, number: int) -> None:
     """Judge the members of a stack and store what was found; on a worker."""
     import pandas as pd
+    import torch
 
     from sml_kernel.sbi.evaluation import logits
 
@@ -69,13 +71,14 @@ def judge_stack(folder: str, number: int) -> None:
     done = shards.members(campaign.folder, number, rows["key"])
     shape, parameters = shards.parameters(campaign.folder, number, done)
     ids = events.problem.event_ids
-    held_out = events.sample(pair, campaign.folds.of(ids) == first.fold)
+    held_out = campaign.folds.of(ids) == first.fold
     training = events.sample(pair, campaign.folds.split(ids, first.fold)[0])
     held, found = _held(events, pair, held_out), []
-    for some in _blocks(len(parameters), max(len(held_out.x), len(training.x))):
+    widened = inflation(campaign.folds, bootstrap=first.replica >= 0)
+    for some in _blocks(len(parameters), max(len(held.x), len(training.x))):
         loss = _loss(logits(shape, parameters[some], training.x), training)
-        said = logits(shape, parameters[some], held_out.x).numpy()
-        judged = metrics.judge(said, held, training_loss=loss)
+        said = logits(shape, parameters[some], torch.from_numpy(held.x)).numpy()
+        judged = metrics.judge(said, held, training_loss=loss, inflation=widened)
         found.append(metrics.columns(judged, events.problem.feature_names))
     figures = {name: np.concatenate([each[name] for each in found]) for name in found[0]}
     table = pd.DataFrame({"key": rows["key"].to_numpy(), **figures})
@@ -85,12 +88,37 @@ def judge_stack(folder: str, number: int) -> None:
     )
 
 
-def _held(events: Stored, pair: tuple[str, str], held_out: Sample) -> metrics.Held:
-    x, known = held_out.x.numpy(), None
-    if events.problem.exact is not None:
-        features = x.astype(float) * events.width + events.mean
-        known = exact.log_ratio(events.problem.exact, features, *pair)
-    return metrics.Held(x, held_out.classes.numpy() == 1, held_out.weights.numpy(), known)
+def _held(events: Stored, pair: tuple[str, str], part: np.ndarray) -> metrics.Held:
+    found = events.sample(pair, part)
+    rows = np.flatnonzero(part & np.isin(events.problem.labels, _numbers(events, pair)))
+    return metrics.Held(
+        found.x.numpy(),
+        found.classes.numpy() == 1,
+        found.weights.numpy(),
+        log_exact(events, pair, rows),
+    )
+
+
+def _numbers(events: Stored, pair: tuple[str, str]) -> list[int]:
+    return [events.problem.classes.index(name) for name in pair]
+
+
+def inflation(folds: Folds, bootstrap: bool) -> float:
+    """κ of `metrics.judge`: what the finite training sample adds to the variance of a figure.
+
+    Held-out over training events, and as much again for a bootstrap replica: that of networks
+    which follow every fluctuation they see, the most there can be.
+    """
+    trained = (folds.count - 1) * (1 - folds.validation)
+    return (2 if bootstrap else 1) / trained
+
+
+def log_exact(events: Stored, pair: tuple[str, str], rows: np.ndarray) -> np.ndarray | None:
+    """Exact log ratios of some events of the problem, if they are known."""
+    problem = events.problem
+    if problem.exact is None:
+        return None
+    return exact.log_ratio(problem.exact, problem.features[rows], *pair)
 
 
 def _loss(logits: Tensor, sample: Sample) -> np.ndarray:
