@@ -132,6 +132,24 @@ def test_interference_has_the_exact_likelihood() -> None:
                     ).value == pytest.approx(best.value, abs=0.01 * best.error)  # fmt: skip
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_the_deepest_of_several_minima_is_found(seed: int) -> None:
+    """Events at μ = 4 in one feature: interference makes a second valley, where the fit starts."""
+    family = sbi.QuadraticInterference(
+        signal=30.0, background=300.0, dimensions=1, separation=0.5, phase=3.1, frequency=0.3
+    )
+    x, _ = family.sample(4.0, 40 + 60 * seed, np.random.default_rng(seed))
+    ratios = np.exp([sbi.log_ratio(family, x, name, "B") for name in family.classes])
+    rates = np.array([family.expected(name) for name in family.classes])
+    strengths = replace(offshell(family.classes), start=9.5)
+    likelihood = Likelihood(Ratios(family.classes, ratios), Rates(rates), strengths, "shape")
+    scan = np.linspace(0, 12, 1201)[:, None]
+    values = np.array([likelihood.value(mu) for mu in scan])
+    best = estimate(likelihood)
+    assert best.valid
+    assert best.minimum <= np.nanmin(values) + 1e-5
+
+
 # ----------------------------------------------------------------------------------------- fits
 
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from sml_kernel.sbi.likelihood import Likelihood
 
+_SCAN = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 10.0)  # in starting strengths
 _STEP = 1e-4  # of differences of a gradient
 _WALL = 1e9  # above any −2 ln L of the neighbourhood; its slope with the events leads back
 
@@ -101,7 +102,8 @@ def estimate(
         Parameters that stay at a value, by name.
     start
         [P] where to begin; None: `Likelihood.start`. If no valid minimum is found from there,
-        strengths around it are tried.
+        others are tried; if the strengths are not linear, all valleys of a scan, of which the
+        deepest is taken.
     errors
         Whether to calculate the covariance too.
 
@@ -118,15 +120,17 @@ def estimate(
     """
     first = np.array(likelihood.start if start is None else start, float)
     fixed = _fixed(likelihood, held or {}, first)
-    tried: list[Estimate] = []
+    found: list[Estimate] = []
     for begin in _starts(likelihood, first, fixed):
-        if math.isfinite(likelihood.value(begin)):
-            found = _minimised(likelihood, begin, fixed, errors)
-            if found.valid:
-                return found
-            tried.append(found)
-    if tried:
-        return min(tried, key=lambda each: each.minimum if each.minimum < math.inf else math.inf)
+        if not math.isfinite(likelihood.value(begin)):
+            continue
+        found.append(_minimised(likelihood, begin, fixed, errors))
+        if found[-1].valid and likelihood.strengths.linear:
+            return found[-1]
+    if found:
+        return min(
+            found, key=lambda each: (not each.valid, np.nan_to_num(each.minimum, nan=np.inf))
+        )
     count = likelihood.not_positive(first)
     return _none(likelihood, f"no density above zero for {count} of {likelihood.ratios.events} "
                  f"events at {likelihood.parameters[0]} = {first[0]:.6g}, nor at other starts"
@@ -146,17 +150,30 @@ def _fixed(likelihood: Likelihood, held: Mapping[str, float], first: np.ndarray)
 
 
 def _starts(likelihood: Likelihood, first: np.ndarray, fixed: np.ndarray) -> list[np.ndarray]:
+    """Where to begin, one after the other.
+
+    Strengths that are not linear may have several minima, as with interference: then a coarse
+    scan comes before, and each of its valleys is a start. Otherwise what follows the first is for
+    the case that there is no density above zero at that, or no minimum to be reached from it.
+    """
+    again = np.where(fixed, first, likelihood.start)
     if fixed[0]:
-        others = first.copy()
-        others[1:] = np.where(fixed[1:], first[1:], likelihood.start[1:])
-        return [first, others]
-    low, high = likelihood.limits[0]
-    tries = [first]
-    for factor in (0.5, 2.0, 0.1, 4.0, 0.0):
-        other = np.where(fixed, first, likelihood.start)
-        other[0] = min(max(factor * likelihood.strengths.start, low), high)
-        tries.append(other)
+        tries = [first, again]
+    else:
+        low, high = likelihood.limits[0]
+        strengths = np.unique(np.clip(np.array(_SCAN) * likelihood.strengths.start, low, high))
+        tries = [np.concatenate([[mu], again[1:]]) for mu in strengths]
+        if not likelihood.strengths.linear:
+            tries = _valleys(likelihood, tries)
+        tries = [first, *tries]
     return tries
+
+
+def _valleys(likelihood: Likelihood, tries: list[np.ndarray]) -> list[np.ndarray]:
+    values = np.nan_to_num([likelihood.value(each) for each in tries], nan=np.inf)
+    walled = np.concatenate([[np.inf], values, [np.inf]])
+    lowest = (values <= walled[:-2]) & (values <= walled[2:]) & np.isfinite(values)
+    return [each for each, keep in zip(tries, lowest, strict=True) if keep]
 
 
 def _minimised(

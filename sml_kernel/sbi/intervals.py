@@ -64,8 +64,8 @@ class Scan:
     ----------
     mu, q
         [K] strengths and q there; nan where the fit with μ held is not valid.
-    nuisances
-        [K, P] all parameters at their profiled values.
+    parameters
+        [K, P] all of them at their profiled values.
     reasons
         [K] why q is nan; otherwise empty.
     not_positive
@@ -74,7 +74,7 @@ class Scan:
 
     mu: np.ndarray
     q: np.ndarray
-    nuisances: np.ndarray
+    parameters: np.ndarray
     reasons: tuple[str, ...]
     not_positive: tuple[int, ...]
 
@@ -192,7 +192,7 @@ def confidence_intervals(
     if not best.valid:
         none = _nothing("neyman", best.reason)
         return Intervals(level, best, wilks, scanned, none)
-    belt = neyman_belt(likelihood, pool, scanned.nuisances, level, toys, seed, progress=progress)
+    belt = neyman_belt(likelihood, pool, scanned.parameters, level, toys, seed, progress=progress)
     return Intervals(level, best, wilks, scanned, _neyman(likelihood, best, scanned, belt), belt)
 
 

@@ -108,6 +108,11 @@ class Rates:
             _finite("errors", self.errors, (c,))
             if (np.asarray(self.errors) < 0).any():
                 raise InputError(f"errors of rates are {self.errors}: give them from zero up")
+            if ((np.asarray(self.expected) <= 0) & (np.asarray(self.errors) > 0)).any():
+                raise InputError(
+                    f"rates {self.expected} with errors {self.errors}: a rate that has "
+                    "an error is above zero; leave out processes without events"
+                )
         if self.variation is not None:
             a = np.shape(self.variation)[1] if np.ndim(self.variation) == 3 else 0
             _finite("variation of rates", self.variation, (c, a, 2))
