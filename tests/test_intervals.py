@@ -86,7 +86,7 @@ def test_toys_with_nuisances_have_a_chi_square() -> None:
     pool, rng = reference(20_000), np.random.default_rng(3)
     rates = Rates(np.array([60.0, 140.0]), variation=np.array([[[1, 1]], [[0.9, 1.1]]], float))
     pool = replace(pool, nuisances=("norm",))
-    model = Likelihood(pool.take(np.arange(200)), rates, signal_strength(PROCESSES))
+    model = Likelihood(pool.take(np.arange(200)), rates, signal_strength(PROCESSES), "yield")
     thrown = draws(model, pool, np.array([1.0, 0.0]))
     fits = fit_toys(model, pool, thrown, np.array([1.0, 0.0]), 250, rng)
     assert np.isfinite(fits.ratios).all()
@@ -94,6 +94,24 @@ def test_toys_with_nuisances_have_a_chi_square() -> None:
     assert abs(below - ONE_SIGMA) < 3 * math.sqrt(ONE_SIGMA * (1 - ONE_SIGMA) / 250)
     pulls = (fits.values - 1) / fits.errors
     assert pulls.std() == pytest.approx(1, abs=3 / math.sqrt(2 * 250))
+
+
+@pytest.mark.parametrize("delta", [1.0, 3.0])
+def test_fits_turn_round_where_densities_end(delta: float) -> None:
+    """Dozens of samples of a few events, whose best f may lie at the edge of the domain."""
+    rng = np.random.default_rng(6)
+    for events in rng.integers(3, 15, 30):
+        x = rng.normal(size=events) + delta * (rng.random(events) < 0.3)
+        if (x > delta / 2).all() or (x < delta / 2).all():
+            continue  # all events like the same process better: there is no minimum
+        ratio = np.array([np.exp(delta * x - delta**2 / 2), np.ones(events)])
+        model = Likelihood(
+            Ratios(PROCESSES, ratio), Rates(np.ones(2)), fraction(PROCESSES), "shape"
+        )
+        lines = Lines(ratio[1:], ratio[:1] - 1, np.array([events]), 1.0, 0.0, "shape")
+        best = estimate(model)
+        assert best.valid, best.reason
+        assert best.minimum == pytest.approx(fit_lines(lines, 0.5).minima[0], abs=1e-4)
 
 
 def test_a_small_pool_is_warned_of_and_a_signed_one_refused() -> None:
