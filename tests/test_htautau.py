@@ -12,9 +12,9 @@ from scipy import stats
 
 from sml_kernel import sbi
 from sml_kernel.sbi import htautau_generator, htautau_samples
-from sml_kernel.sbi.htautau_detector import Objects, vary
+from sml_kernel.sbi.htautau_detector import Objects, reconstruct, vary
 from sml_kernel.sbi.htautau_features import JET_PT_GEV, features, selected
-from sml_kernel.sbi.htautau_generator import PROCESSES, TAU_TO_LEPTON
+from sml_kernel.sbi.htautau_generator import JETS, PROCESSES, TAU_TO_LEPTON, Truth
 from sml_kernel.sbi.htautau_problem import expected_yields, htautau
 from sml_kernel.sbi.problems import Problem
 
@@ -198,6 +198,35 @@ def test_normalisations_change_yields_alone(problem: Problem) -> None:
     factors = {"htautau": 2, "ztautau": 1.002, "ttbar": 1.02 * 1.002, "diboson": 0.75 * 1.002}
     for name in problem.classes:
         assert moved[name] == pytest.approx(factors[name.split("@")[0]] * nominal[name])
+
+
+# ------------------------------------------------------------------------------------- detector
+
+
+def test_missing_momentum_balances_what_is_seen_but_for_the_soft_term() -> None:
+    """What smearing takes from tau, lepton and jets is missing; the widths are those stated."""
+    rng, rows = np.random.default_rng(4), 4000
+    objects = np.tile([50.0, 0.0, 0.0], (rows, 1))
+    jets = np.zeros((rows, JETS, 3))
+    jets[:, 0] = 100.0, 1.0, math.pi / 2
+    truth = Truth(
+        *np.full((2, rows), 11),
+        np.ones(rows, bool),
+        objects,
+        objects,
+        jets,
+        np.zeros((rows, 2)),
+        {},
+    )
+    seen = reconstruct(truth, np.arange(rows), np.ones(rows), rng)
+    x = seen.missing[:, 0] + seen.had[:, 0] + seen.lep[:, 0] - 100
+    y = seen.missing[:, 1] + seen.jets[:, 0, 0] - 100
+    tolerance = 4 / math.sqrt(2 * rows)
+    assert [x.std(), y.std()] == pytest.approx([7, 7], rel=tolerance)
+    widths = seen.had[:, 0].std() / 50, seen.lep[:, 0].std() / 50, seen.jets[:, 0, 0].std() / 100
+    wanted = 0.10, math.hypot(0.10 / math.sqrt(50), 0.01), math.hypot(0.075, 0.05)
+    assert widths == pytest.approx(wanted, rel=tolerance)
+    assert not seen.jets[:, 1:].any()
 
 
 # ------------------------------------------------------------------------------------- features
