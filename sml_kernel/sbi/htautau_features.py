@@ -24,6 +24,26 @@ PRESELECTION = {"PRI_had_pt": 26.0, "PRI_lep_pt": 20.0}
 JET_PT_GEV = 26.0
 UNDEFINED = -25.0
 
+_VECTOR = ("pt", "eta", "phi")
+PRIMARY = (
+    *(f"PRI_{n}_{w}" for n in ("lep", "had", "jet_leading", "jet_subleading") for w in _VECTOR),
+    *("PRI_n_jets", "PRI_jet_all_pt", "PRI_met", "PRI_met_phi"),
+)
+DERIVED = (
+    "DER_mass_transverse_met_lep",
+    "DER_mass_vis",
+    "DER_pt_h",
+    "DER_deltaeta_jet_jet",
+    "DER_mass_jet_jet",
+    "DER_prodeta_jet_jet",
+    "DER_deltar_had_lep",
+    "DER_pt_tot",
+    "DER_sum_pt",
+    "DER_pt_ratio_lep_had",
+    "DER_met_phi_centrality",
+    "DER_lep_eta_centrality",
+)
+
 
 def selected(objects: Objects) -> np.ndarray:
     """[N] whether hadronic tau and lepton pass the `PRESELECTION`."""
@@ -32,9 +52,9 @@ def selected(objects: Objects) -> np.ndarray:
 
 
 def features(objects: Objects) -> dict[str, np.ndarray]:
-    """Name → values [N] float64, primary ones first."""
+    """Name → values [N] float64: those of `PRIMARY`, then of `DERIVED`."""
     primary = _primary(objects)
-    return {**primary, **derived(primary)}
+    return primary | derived(primary)
 
 
 def _primary(objects: Objects) -> dict[str, np.ndarray]:
@@ -42,10 +62,10 @@ def _primary(objects: Objects) -> dict[str, np.ndarray]:
     found = {
         f"PRI_{name}_{what}": momenta[:, column]
         for name, momenta in (("lep", objects.lep), ("had", objects.had))
-        for column, what in enumerate(("pt", "eta", "phi"))
+        for column, what in enumerate(_VECTOR)
     }
     for rank, name in enumerate(("leading", "subleading")):
-        for column, what in enumerate(("pt", "eta", "phi")):
+        for column, what in enumerate(_VECTOR):
             values = np.where(counts[:, rank], objects.jets[:, rank, column], UNDEFINED)
             found[f"PRI_jet_{name}_{what}"] = values
     x, y = objects.missing.T
@@ -69,7 +89,7 @@ def derived(primary: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     )
     turn = np.remainder(primary["PRI_lep_phi"] - primary["PRI_had_phi"] + np.pi, 2 * np.pi) - np.pi
     pair = had[:2] + lep[:2] + met
-    return {
+    found = {
         "DER_mass_transverse_met_lep": _transverse_mass(lep[:2], met),
         "DER_mass_vis": _mass(had + lep),
         "DER_pt_h": np.hypot(*pair),
@@ -80,6 +100,7 @@ def derived(primary: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         "DER_pt_ratio_lep_had": primary["PRI_lep_pt"] / primary["PRI_had_pt"],
         "DER_met_phi_centrality": _azimuthal_centrality(primary),
     }
+    return {name: found[name] for name in DERIVED}
 
 
 def _of_two_jets(primary: dict[str, np.ndarray], both: np.ndarray) -> dict[str, np.ndarray]:
@@ -110,7 +131,7 @@ def _transverse_mass(lep: np.ndarray, met: np.ndarray) -> np.ndarray:
 
 def _momentum(primary: dict[str, np.ndarray], name: str) -> np.ndarray:
     """[4, N] x, y, z and energy of a massless object; meaningless where it is undefined."""
-    pt, eta, phi = (primary[f"PRI_{name}_{what}"] for what in ("pt", "eta", "phi"))
+    pt, eta, phi = (primary[f"PRI_{name}_{what}"] for what in _VECTOR)
     return pt * np.stack([np.cos(phi), np.sin(phi), np.sinh(eta), np.cosh(eta)])
 
 
