@@ -7,7 +7,8 @@ import pytest
 from scipy import integrate, stats
 
 from sml_kernel import sbi
-from sml_kernel.sbi import ranking
+from sml_kernel.sbi import calibration, ranking
+from sml_kernel.sbi.binned import chi_square, share_covariance
 from sml_kernel.sbi.curves import closure_rows, reliability_rows
 from sml_kernel.sbi.metrics import Held, columns, judge
 
@@ -64,6 +65,49 @@ def test_auc_is_its_definition_with_ties_and_negative_weights() -> None:
     above = logits[:, numerator, None] - logits[:, None, ~numerator]
     pairs = weights[numerator, None] * weights[None, ~numerator]
     assert area == pytest.approx((pairs * (np.sign(above) + 1) / 2).sum((1, 2)))
+
+
+def signed(events: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Logits, numerator, and weights of both signs that sum to one in each class."""
+    rng = np.random.default_rng(seed)
+    numerator = rng.random(events) < 0.4
+    weights = rng.uniform(0.5, 2, events) * np.where(rng.random(events) < 0.2, -1, 1)
+    weights /= np.where(numerator, weights[numerator].sum(), weights[~numerator].sum())
+    return rng.normal(size=events) + numerator, numerator, weights
+
+
+def test_the_covariance_of_bins_is_the_sum_over_events() -> None:
+    """V = Σ_i w_i² (1_i − h)(1_i − h)ᵀ of signed weights; multinomial where all are alike."""
+    _, numerator, weights = signed(500, 3)
+    weights = weights[numerator]
+    inside = np.eye(6)[np.random.default_rng(4).integers(0, 6, len(weights))]
+    shares, squares = weights @ inside, weights**2 @ inside
+    away = weights[:, None] * (inside - shares)
+    covariance = share_covariance(shares, squares)
+    assert covariance == pytest.approx(away.T @ away)
+    d = np.array([0.1, -0.2, 0.05, 0.02, -0.07, 0.1])
+    chi2 = chi_square(d, covariance, np.ones(6, bool), shares=True)
+    assert chi2 == pytest.approx(d @ np.linalg.pinv(covariance) @ d)
+    h = np.array([0.2, 0.3, 0.5])
+    assert share_covariance(h, h / 100) == pytest.approx((np.diag(h) - np.outer(h, h)) / 100)
+
+
+def test_the_reliability_of_signed_weights_is_the_sum_over_events() -> None:
+    logits, numerator, weights = signed(4000, 5)
+    found = calibration.reliability(logits[None], numerator, weights)
+    edges = np.sort(logits[::2])[[2000 * k // 10 for k in range(1, 10)]]
+    inside = np.eye(10)[np.searchsorted(edges, logits, side="right")]
+    score = 1 / (1 + np.exp(-logits))
+    total, covariance = np.zeros(10), np.zeros((10, 10))
+    for of_class, left, sign in ((numerator, 1 - score, 1), (~numerator, score, -1)):
+        terms = left[of_class, None] * inside[of_class]
+        mean = weights[of_class] @ terms
+        away = weights[of_class, None] * (terms - mean)
+        total, covariance = total + sign * mean, covariance + away.T @ away
+    assert found.chi2[0] == pytest.approx(total @ np.linalg.solve(covariance, total))
+    shares = [(weights * of) @ inside for of in (numerator, np.ones(4000), score)]
+    assert found.observed[0] == pytest.approx(shares[0] / shares[1])
+    assert found.predicted[0] == pytest.approx(shares[2] / shares[1])
 
 
 def test_distance_is_the_wasserstein_distance() -> None:
