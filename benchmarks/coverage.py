@@ -23,6 +23,7 @@ from sml_kernel.sbi.coverage import Coverage, measure_coverage
 from sml_kernel.sbi.fisher import fisher_information
 from sml_kernel.sbi.likelihood import Likelihood
 from sml_kernel.sbi.refits import refit
+from sml_kernel.sbi.spread import components
 from sml_kernel.sbi.toys import asimov
 from sml_kernel.workers import Workers
 
@@ -48,9 +49,12 @@ def main() -> None:
         many = cover(fits, given.toys, spread=True)
         for each in (many.plain, many.spread):
             assert each is not None
+            biases = [one.bias for one in each.ensembles]
+            spreads = [one.spread for one in each.ensembles]
             print(
-                f"{len(each.ensembles)} ensembles × {given.toys} toys, {each.variant}: "
-                f"{each.fraction:.3f} ± {each.error:.3f}, {'pass' if each.passed else 'FAIL'}"
+                f"{len(biases)} ensembles × {given.toys} toys, {each.variant}: {each.fraction:.3f} "
+                f"± {each.error:.3f}, {'pass' if each.passed else 'FAIL'}; bias scatters by "
+                f"{np.std(biases, ddof=1):.4f}, mean spread {np.mean(spreads):.4f}"
             )
         for name, coverage in (("one", one), ("many", many)):
             for kind, rows in coverage.rows().items():
@@ -71,7 +75,8 @@ def trained(
 ) -> sbi.Fit:
     """An ensemble with a training sample, bootstrap and initialisations of its own."""
     problem = sbi.draw(FAMILY, events=given.events, seed=1000 + number)
-    made = sbi.Ensemble(problem, given.members, campaign=number, **SETTINGS | others)
+    asked = SETTINGS | {"initialisations": 4} | others
+    made = sbi.Ensemble(problem, given.members, campaign=number, **asked)
     return made.fit(workers, folder / f"ensemble-{number:03d}", progress=False)
 
 
@@ -100,13 +105,15 @@ def cover(fits: list[sbi.Fit], toys: int, *, spread: bool) -> Coverage:
 
 
 def sigma(fit: sbi.Fit, model: Likelihood, x: np.ndarray) -> float:
-    """σ of f̂ over replicas of the networks, on what is expected at f."""
+    """σ of f̂ that the networks bring, by the crossed design, on what is expected at f."""
     some = x[::10]
     pool = learned.ratios(fit, some, progress=False)
     expected = asimov(model, pool, np.array([AT]))
-    again = learned.replicas(fit, some, 1000)[:, 0]
+    replicas = learned.replicas(fit, some, 1000)
     likelihood = Likelihood(expected, model.rates, model.strengths, "shape")
-    return refit(likelihood, again, progress=False).sigma
+    again = refit(likelihood, replicas.reshape(-1, *replicas.shape[2:]), progress=False)
+    parts = components(again.values.reshape(replicas.shape[:2]))
+    return float(np.sqrt(max(float(parts.total(crossed=True)), 0.0)))
 
 
 def band(coverage: Coverage) -> str:
@@ -120,7 +127,7 @@ def arguments() -> argparse.Namespace:
         ("ensembles", 50),
         ("toys", 200),
         ("toys-of-one", 1000),
-        ("members", 40),
+        ("members", 80),
         ("events", 25_000),
         ("bad-epochs", 1),
         ("cpus", os.cpu_count() or 1),
