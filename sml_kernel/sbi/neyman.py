@@ -84,7 +84,7 @@ def neyman_belt(
         if smallest is None or thrown.adequacy < smallest.adequacy:
             smallest = thrown
         rng = np.random.default_rng([seed, k])
-        ratios = fit_toys(likelihood, pool, thrown, point, toys, rng).ratios
+        ratios = fit_toys(likelihood, pool, thrown, point, toys, rng, errors=False).ratios
         found.append((*quantile(ratios, level), int(np.isnan(ratios).sum())))
         worth.append((thrown.effective, thrown.expected))
     if smallest is not None:

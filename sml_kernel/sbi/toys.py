@@ -185,6 +185,8 @@ def fit_toys(
     parameters: np.ndarray,
     toys: int,
     rng: np.random.Generator,
+    *,
+    errors: bool = True,
 ) -> ToyFits:
     """Throw and fit toys.
 
@@ -200,12 +202,14 @@ def fit_toys(
         [P] where toys are thrown, for constraints and control regions; q is taken at its first.
     toys
         T.
+    errors
+        Whether those of toys that are fitted one by one are calculated, for pulls; else nan.
     """
     if is_plain(likelihood):
         return _fit_plain(likelihood, pool, thrown, parameters[0], toys, rng)
     fits = []
     for toy in throw(likelihood, pool, thrown, parameters, toys, rng):
-        free = estimate(toy, start=parameters)
+        free = estimate(toy, start=parameters, errors=errors)
         held = estimate(toy, {toy.parameters[0]: parameters[0]}, start=parameters, errors=False)
         fits.append((free.value, free.error, _difference(free, held)))
     return ToyFits(*np.array(fits).reshape(toys, 3).T)
