@@ -24,6 +24,7 @@ from sml_kernel.sbi.likelihood import Likelihood
 from sml_kernel.sbi.neyman import Belt, neyman_belt
 from sml_kernel.sbi.origins import InputError
 from sml_kernel.sbi.ratios import Ratios
+from sml_kernel.sbi.scans import Scan, held_at, ratio_of, scan
 
 METHODS = ("wilks", "neyman")
 ONE_SIGMA = math.erf(1 / math.sqrt(2))  # .6827
@@ -54,37 +55,6 @@ class Interval:
     high_errors: tuple[float, float]
     low_reason: str = ""
     high_reason: str = ""
-
-
-@dataclass(frozen=True, eq=False)
-class Scan:
-    """The profile likelihood ratio at some strengths.
-
-    Attributes
-    ----------
-    mu, q
-        [K] strengths and q there; nan where the fit with μ held is not valid.
-    parameters
-        [K, P] all of them at their profiled values.
-    reasons
-        [K] why q is nan; otherwise empty.
-    not_positive
-        [K] events with a density that is not above zero.
-    """
-
-    mu: np.ndarray
-    q: np.ndarray
-    parameters: np.ndarray
-    reasons: tuple[str, ...]
-    not_positive: tuple[int, ...]
-
-    def rows(self) -> list[dict[str, Any]]:
-        """A plain row a strength, for records of kind ``scan``."""
-        rows = zip(self.mu, self.q, self.reasons, self.not_positive, strict=True)
-        return [
-            {"mu": float(mu), "q": float(q), "reason": reason, "not_positive": count}
-            for mu, q, reason, count in rows
-        ]
 
 
 @dataclass(frozen=True, eq=False)
@@ -196,31 +166,6 @@ def confidence_intervals(
     return Intervals(level, best, wilks, scanned, _neyman(likelihood, best, scanned, belt), belt)
 
 
-def scan(likelihood: Likelihood, grid: np.ndarray, best: Estimate | None = None) -> Scan:
-    """q at the strengths [K] of a grid; `best` saves the free fit."""
-    best = estimate(likelihood) if best is None else best
-    fits = [_held(likelihood, best, mu) for mu in grid]
-    reasons = [best.reason if not best.valid else fit.reason for fit in fits]
-    return Scan(
-        np.asarray(grid, float),
-        np.array([_ratio(best, fit) for fit in fits]),
-        np.array([fit.values for fit in fits]),
-        tuple(reasons),
-        tuple(fit.not_positive for fit in fits),
-    )
-
-
-def _held(likelihood: Likelihood, best: Estimate, mu: float) -> Estimate:
-    start = best.values if best.valid else None
-    return estimate(likelihood, {likelihood.parameters[0]: float(mu)}, start, errors=False)
-
-
-def _ratio(best: Estimate, held: Estimate) -> float:
-    if not (best.valid and held.valid):
-        return math.nan
-    return max(held.minimum - best.minimum, 0.0)
-
-
 def _grid(likelihood: Likelihood, best: Estimate, wilks: Interval, level: float) -> np.ndarray:
     """13 strengths, from half a σ and half the interval beyond its ends."""
     if not best.valid:
@@ -262,7 +207,7 @@ def _crossing(
     for _ in range(_FARTHEST):
         outside = inside + side * step
         outside = min(outside, limit) if side > 0 else max(outside, limit)
-        q = _ratio(best, _held(likelihood, best, outside))
+        q = ratio_of(best, held_at(likelihood, best, outside))
         if math.isnan(q) and step > 1e-6 * _scale(best):
             step /= 2  # beyond the domain of the likelihood, or a fit that failed: go less far
             continue
@@ -286,7 +231,7 @@ def _between(
     from scipy import optimize
 
     def beyond(mu: float) -> float:
-        return _ratio(best, _held(likelihood, best, mu)) - threshold(mu)
+        return ratio_of(best, held_at(likelihood, best, mu)) - threshold(mu)
 
     return float(optimize.brentq(beyond, inside, outside, xtol=1e-4 * _scale(best), rtol=1e-8))
 
