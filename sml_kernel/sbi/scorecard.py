@@ -26,7 +26,7 @@ _SHOWN = 3
 _VERDICTS = {True: "pass", False: "FAIL", None: "–"}
 _COLOURS = {True: "#2e7d32", False: "#c62828", None: "#616161"}
 _HEADER = ("level", "figure", "of", "value", "band", "", "")
-_WIDTHS = (8, 16, 16, 8, 17, 4, 25)  # 100 with the spaces between
+_WIDTHS = (8, 16, 15, 9, 17, 4, 25)  # 100 with the spaces between
 
 
 @dataclass(frozen=True, eq=False)
@@ -220,8 +220,8 @@ def _summary(checks: Sequence[Check]) -> list[tuple[str, str, str, str, str, boo
     lines = [(first.level, first.name, f"{len(checks):,} of them", middle, "", verdict, note)]
     lines += [_cells(each) for each in outside[:_SHOWN]]
     if len(outside) > _SHOWN:
-        more = f"and {len(outside) - _SHOWN:,} more: see table()"
-        lines.append((first.level, first.name, more, "", "", False, ""))
+        more = f"and {len(outside) - _SHOWN:,} more"
+        lines.append((first.level, first.name, more, "", "", False, "see table()"))
     return lines
 
 
