@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from sml_kernel.sbi.perceptrons import Perceptron, activate
+from sml_kernel.sbi.activations import activate_
+from sml_kernel.sbi.perceptrons import Perceptron
 
 #: Bytes of a layer's activations in a block. A block of 1 → 2x16 → 1 costs 24 ns an event and
 #: member with 1 MiB, 30 with 128 KiB, where calls take their share, and 70 with 16 MiB, where the
@@ -74,7 +75,7 @@ def _block(
     for (weight, bias), layer in zip(maps, layers[1:], strict=True):
         width = weight.shape[1]
         before = layer[: members * width * events].view(members, width, events)
-        torch.baddbmm(bias, weight, activate(shape.activation, seen, seen), out=before)
+        torch.baddbmm(bias, weight, activate_(shape.activation, seen), out=before)
         seen = before
     into.copy_(seen.squeeze(1))
 

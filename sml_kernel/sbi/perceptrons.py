@@ -14,8 +14,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-#: Activations by the names that torch.nn gives them.
-ACTIVATIONS = ("SiLU", "ReLU")
+from sml_kernel.sbi.activations import ACTIVATIONS, activate_with_slope_, gradient_
+
+#: Weight [M, outputs, inputs] and bias [M, outputs, 1] of each linear map.
+Maps = list[tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,7 @@ class Perceptron:
     hidden
         Widths.
     activation
-        One of `ACTIVATIONS`.
+        One of `activations.ACTIVATIONS`.
     """
 
     inputs: int
@@ -52,9 +54,10 @@ class Perceptron:
         """P, parameters of a member."""
         return sum(wide * out + out for wide, out in self.maps)
 
-    def views(self, flat: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """[M, P] → for each map weight [M, outputs, inputs] and bias [M, outputs, 1], no copies."""
-        found, start = [], 0
+    def views(self, flat: Tensor) -> Maps:
+        """[M, P] → weight and bias of each map, no copies."""
+        found: Maps = []
+        start = 0
         for wide, out in self.maps:
             weight = flat[:, start : start + wide * out].unflatten(1, (out, wide))
             start += wide * out
@@ -116,13 +119,6 @@ def network(
     return module
 
 
-def activate(activation: str, before: Tensor, out: Tensor) -> Tensor:
-    """One of `ACTIVATIONS`, element by element, into `out`, which may be `before`."""
-    if activation == "ReLU":
-        return torch.clamp_min(before, 0, out=out)
-    return torch.ops.aten.silu.out(before, out=out)
-
-
 class Workspace:
     """Arrays of a pass of M members over batches of B events, used again at every step.
 
@@ -144,20 +140,20 @@ class Workspace:
             return torch.empty(members, *sizes, device=device)
 
         self._shape = shape
-        self._before = [empty(width, batch) for width in shape.hidden]
-        self._after = [empty(width, batch) for width in shape.hidden]
+        self._seen = [empty(width, batch) for width in shape.hidden]
+        self._slopes = [empty(width, batch) for width in shape.hidden]
         self._logits = empty(1, batch)
         self._weights = [empty(out, wide) for wide, out in shape.maps]
 
-    def logits(self, flat: Tensor, x: Tensor) -> Tensor:
-        """[M, P] parameters, [M, D, B] features → [M, B]."""
-        *maps, (weight, bias) = self._shape.views(flat)
-        for (matrix, shift), before, after in zip(maps, self._before, self._after, strict=True):
-            torch.baddbmm(shift, matrix, x, out=before)
-            x = activate(self._shape.activation, before, after)
+    def logits(self, maps: Maps, x: Tensor) -> Tensor:
+        """`Perceptron.views` of parameters, [M, D, B] features → [M, B]."""
+        *hidden, (weight, bias) = maps
+        for (matrix, shift), seen, slope in zip(hidden, self._seen, self._slopes, strict=True):
+            torch.baddbmm(shift, matrix, x, out=seen)
+            x = activate_with_slope_(self._shape.activation, seen, slope)
         return torch.baddbmm(bias, weight, x, out=self._logits).squeeze(1)
 
-    def gradient(self, flat: Tensor, x: Tensor, arriving: Tensor, into: Tensor) -> None:
+    def gradient(self, maps: Maps, x: Tensor, arriving: Tensor, into: Maps) -> None:
         """Write the gradient of parameters after `logits` of the same parameters and features.
 
         Parameters
@@ -165,22 +161,14 @@ class Workspace:
         arriving
             [M, B] gradient of logits.
         into
-            [M, P].
+            Views of the gradient.
         """
-        views, sums = self._shape.views(flat), self._shape.views(into)
         arriving = arriving.unsqueeze(1)
-        for place in reversed(range(len(views))):
-            seen = self._after[place - 1] if place else x
-            weight, bias = sums[place]
+        for place in reversed(range(len(maps))):
+            seen = self._seen[place - 1] if place else x
+            weight, bias = into[place]
             weight.copy_(torch.bmm(arriving, seen.mT, out=self._weights[place]))
             torch.sum(arriving, 2, keepdim=True, out=bias)
             if place:  # what was seen is not needed again
-                torch.bmm(views[place][0].mT, arriving, out=seen)
-                arriving = self._deactivate(seen, self._before[place - 1])
-
-    def _deactivate(self, gradient: Tensor, before: Tensor) -> Tensor:
-        if self._shape.activation == "ReLU":
-            return torch.ops.aten.threshold_backward.grad_input(
-                gradient, before, 0, grad_input=gradient
-            )
-        return torch.ops.aten.silu_backward.grad_input(gradient, before, grad_input=gradient)
+                slope, activation = self._slopes[place - 1], self._shape.activation
+                arriving = gradient_(activation, arriving, maps[place][0], seen, slope)
