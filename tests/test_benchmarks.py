@@ -1,4 +1,4 @@
-"""The benchmark for a GPU runs without one, and records what its figures are drawn from."""
+"""Benchmarks run at small sizes, and record what their figures are drawn from."""
 
 from __future__ import annotations
 
@@ -48,3 +48,22 @@ def test_the_gpu_benchmark_on_a_cpu_writes_its_records(tmp_path: Path) -> None:
     assert measured.peak_bytes.isna().all()  # no figure where there is none, but its reason
     assert measured.reason.str.startswith("not measured").all()
     assert (measured.query("form == 'ours'").predicted_bytes > 0).all()
+
+
+def test_the_benchmark_of_ensembles_writes_its_records(tmp_path: Path) -> None:
+    sizes = {"batch": 16, "steps": 3, "epochs": 2, "alone": 2, "repeats": 2}
+    command = [sys.executable, "benchmarks/ensembles.py", "--members", "1", "3", "--forms", "stack"]
+    command += [word for name, size in sizes.items() for word in (f"--{name}", str(size))]
+    subprocess.run(
+        [*command, "--folder", str(tmp_path / "run")],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert records.Run(tmp_path / "run").provenance()["status"] == "done"
+    found = records.read(tmp_path / "run", "time").set_index("form")
+    assert list(found.index) == ["eager", "stack 1", "stack 3"]
+    assert found.ratio["eager"] == 1
+    assert found.held_out_loss["stack 3"] == pytest.approx(0.7, abs=0.2)

@@ -1,0 +1,293 @@
+"""Many networks as one stack against the ways in which they are trained one by one.
+
+All forms get the same events, initialisations, batches, learning rate and epochs; they stop after
+the same number of steps, and the held-out loss of each stands beside its time. Forms:
+
+- ``stack M``: M members, as many at once as `slots.members_at_once` chooses;
+- ``eager``: plain torch, one after another, events in memory; ``compiled``: with torch.compile;
+- ``joblib``: eager networks in two processes; ``lightning``: a Trainer and a DataLoader each.
+
+Forms take turns, so that a slow minute slows all alike. A form's time is of the wall, its start-up
+(imports apart, compiling included) in the first round and shown apart. A network and step is
+counted alike in all. The rate of products stands beside that of one large product of this run.
+
+    python benchmarks/ensembles.py [--features 4] [--hidden 16 16] [--batch 128] [--threads 1]
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import statistics
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from sml_kernel import records
+from sml_kernel.sbi.batches import Sample, Shares, sample
+from sml_kernel.sbi.members import Member, Recipe
+from sml_kernel.sbi.perceptrons import Perceptron
+from sml_kernel.sbi.slots import members_at_once
+from sml_kernel.sbi.stack import train
+
+FORMS = ("stack", "eager", "compiled", "joblib", "lightning")
+NEEDS = {"joblib": ["joblib"], "lightning": ["lightning"]}
+Form = Callable[[], list[float]]  # trains, and gives each network's held-out loss
+
+
+def main() -> None:
+    given = _arguments()
+    torch.set_num_threads(given.threads)
+    recipe = Recipe(tuple(given.hidden), given.activation, given.batch, given.epochs, given.epochs)
+    shape = Perceptron(given.features, recipe.hidden, recipe.activation)
+    training = events(given.batch * given.steps, given.features, 0)
+    held_out = events(given.batch * max(1, given.steps // 4), given.features, 1)
+    chosen = members_at_once(
+        shape, given.batch, len(training.x) + len(held_out.x), device=given.device
+    )
+    product = large_product()
+    print(f"{shape.size} parameters, {chosen} at once; a large product: {product:.0f} GFLOP/s")
+    parameters = {**vars(given), "chosen": chosen, "product_gflops": product}
+    run = records.start(given.folder, kind="ensembles", parameters=parameters)
+    with run.writer("times") as writer:
+        for row in measured(given, shape, training, held_out, recipe):
+            writer.append("time", **row, share_of_product=row["gflops"] / product)
+            print(_line(row, product))
+    run.finish("done")
+    print(f"recorded in {run.folder}")
+
+
+def events(count: int, features: int, first: int) -> Sample:
+    """Half of them shifted by 1 in the first feature: the least loss is .58173."""
+    random = np.random.default_rng(first)
+    classes = np.arange(count) % 2
+    x = random.normal(size=(len(classes), features))
+    x[:, 0] += classes
+    return sample(x, classes, ids=np.arange(len(classes)) + (first << 32))
+
+
+def large_product(size: int = 1024) -> float:
+    """GFLOP/s of a matrix product, the best of 5."""
+    matrix, out = torch.randn(size, size), torch.empty(size, size)
+    return 2 * size**3 / min(_seconds(lambda: torch.mm(matrix, matrix, out=out), 5)) / 1e9
+
+
+def _seconds(do: Callable[[], Any], repeats: int) -> list[float]:
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        do()
+        times.append(time.perf_counter() - start)
+    return times
+
+
+def measured(
+    given: argparse.Namespace,
+    shape: Perceptron,
+    training: Sample,
+    held_out: Sample,
+    recipe: Recipe,
+) -> Iterator[dict[str, Any]]:
+    """A row for each form."""
+    forms = dict(_forms(given, training, held_out, recipe))
+    times: dict[str, list[float]] = {name: [] for name in forms}
+    losses: dict[str, float] = {}
+    starts: dict[str, float] = {}
+    for repeat in range(given.repeats + 1):
+        for name, (form, count) in forms.items():
+            start = time.perf_counter()
+            losses[name] = statistics.mean(form())
+            seconds = time.perf_counter() - start
+            if repeat:
+                times[name].append(seconds / (count * given.steps * given.epochs))
+            else:
+                starts[name] = seconds
+    products = 6 * given.batch * sum(wide * out for wide, out in shape.maps)
+    products -= 2 * given.batch * shape.maps[0][0] * shape.maps[0][1]  # none for the features
+    for name, seconds in times.items():
+        low, middle, high = statistics.quantiles(seconds, n=4, method="inclusive")
+        ratios = [a / b for a, b in zip(times["eager"], seconds, strict=True)]
+        few, ratio, many = statistics.quantiles(ratios, n=4, method="inclusive")
+        whole = middle * forms[name][1] * given.steps * given.epochs
+        yield {
+            "form": name,
+            "step_s": middle,
+            "step_s_q1": low,
+            "step_s_q3": high,
+            "ratio": ratio,
+            "ratio_q1": few,
+            "ratio_q3": many,
+            "startup_s": starts[name] - whole,
+            "held_out_loss": losses[name],
+            "gflops": products / middle / 1e9,
+        }
+
+
+def _forms(
+    given: argparse.Namespace, training: Sample, held_out: Sample, recipe: Recipe
+) -> Iterator[tuple[str, tuple[Form, int]]]:
+    """Name, what trains, and how many networks it trains; eager, the measure of all, always."""
+    few = members(given.alone)
+    one_by_one = {
+        "eager": partial(eager, few, training, held_out, recipe),
+        "compiled": partial(eager, few, training, held_out, recipe, compiled=True),
+        "joblib": partial(processes, few, training, held_out, recipe),
+        "lightning": partial(lightning, few, training, held_out, recipe),
+    }
+    for name, form in one_by_one.items():
+        if name != "eager" and name not in given.forms:
+            continue
+        missing = [each for each in NEEDS.get(name, []) if not importlib.util.find_spec(each)]
+        if missing:
+            print(f"{name}: not installed: pip install {' '.join(missing)}")
+            continue
+        yield name, (form, len(few))
+    for count in given.members if "stack" in given.forms else []:
+        form = partial(stack, members(count), training, held_out, recipe, given.device)
+        yield f"stack {count}", (form, count)
+
+
+def members(count: int) -> list[Member]:
+    """Each with a seed of its own."""
+    return [Member(seed) for seed in range(count)]
+
+
+def stack(
+    many: list[Member], training: Sample, held_out: Sample, recipe: Recipe, device: str
+) -> list[float]:
+    return [each.losses[-1] for each in train(many, training, held_out, recipe, device=device)]
+
+
+def eager(
+    many: list[Member],
+    training: Sample,
+    held_out: Sample,
+    recipe: Recipe,
+    *,
+    compiled: bool = False,
+) -> list[float]:
+    """The epochs of each member as a loop in plain torch does it, judged at each end of one."""
+    shares, losses = Shares(training, 0), []
+    for member in many:
+        seen, net = shares.of(member), _network(member, training, recipe)
+        x, y, w = training.x[seen.rows], seen.targets, seen.weights
+        forward = torch.compile(net) if compiled else net
+        adam = torch.optim.Adam(net.parameters(), member.learning_rate)
+        generator = torch.Generator().manual_seed(member.seed)
+        for _ in range(recipe.epochs):
+            for rows in torch.randperm(len(x), generator=generator).split(recipe.batch):
+                adam.zero_grad()
+                logits = forward(x[rows]).squeeze(1)
+                functional.binary_cross_entropy_with_logits(logits, y[rows], w[rows]).backward()
+                adam.step()
+            loss = judged(net, held_out)
+        losses.append(loss)
+    return losses
+
+
+def _network(member: Member, training: Sample, recipe: Recipe) -> nn.Sequential:
+    torch.manual_seed(member.seed)
+    return Perceptron(training.x.shape[1], recipe.hidden, recipe.activation).module()
+
+
+@torch.no_grad()
+def judged(net: nn.Module, held_out: Sample) -> float:
+    """Binary cross-entropy of held-out events."""
+    logits = net(held_out.x).squeeze(1)
+    return functional.binary_cross_entropy_with_logits(logits, held_out.classes.float()).item()
+
+
+def processes(
+    many: list[Member], training: Sample, held_out: Sample, recipe: Recipe
+) -> list[float]:
+    """Two processes of one thread each, which joblib keeps for the next round."""
+    import joblib
+
+    jobs = (joblib.delayed(_alone)(member, training, held_out, recipe) for member in many)
+    return joblib.Parallel(n_jobs=2)(jobs)
+
+
+def _alone(member: Member, training: Sample, held_out: Sample, recipe: Recipe) -> float:
+    torch.set_num_threads(1)
+    return eager([member], training, held_out, recipe)[0]
+
+
+def lightning(
+    many: list[Member], training: Sample, held_out: Sample, recipe: Recipe
+) -> list[float]:
+    """A Trainer for each, batches from a DataLoader, as it is done where each job is a network."""
+    from lightning import LightningModule, Trainer
+    from torch.utils.data import DataLoader, TensorDataset
+
+    class Classifier(LightningModule):
+        def __init__(self, net: nn.Module, learning_rate: float) -> None:
+            super().__init__()
+            self.net, self.learning_rate = net, learning_rate
+
+        def training_step(self, batch: list[Tensor], number: int) -> Tensor:
+            x, y = batch
+            return functional.binary_cross_entropy_with_logits(self.net(x).squeeze(1), y)
+
+        def configure_optimizers(self) -> torch.optim.Optimizer:
+            return torch.optim.Adam(self.parameters(), self.learning_rate)
+
+    found = TensorDataset(training.x, training.classes.float())
+    losses = []
+    for member in many:
+        module = Classifier(_network(member, training, recipe), member.learning_rate)
+        order = torch.Generator().manual_seed(member.seed)
+        loader = DataLoader(found, recipe.batch, shuffle=True, generator=order, drop_last=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about workers of the loader and missing loggers
+            Trainer(
+                accelerator="cpu",
+                max_epochs=recipe.epochs,
+                logger=False,
+                enable_checkpointing=False,
+                enable_progress_bar=False,
+                enable_model_summary=False,
+            ).fit(module, loader)
+        losses.append(judged(module.net, held_out))
+    return losses
+
+
+def _line(row: dict[str, Any], product: float) -> str:
+    return (
+        f"{row['form']:10} {row['step_s'] * 1e6:8.1f} µs a network and step "
+        f"({row['step_s_q1'] * 1e6:.1f}–{row['step_s_q3'] * 1e6:.1f})  eager / this "
+        f"{row['ratio']:6.2f} ({row['ratio_q1']:.2f}–{row['ratio_q3']:.2f})  start-up "
+        f"{row['startup_s']:5.2f} s  held-out loss {row['held_out_loss']:.5f}  "
+        f"{row['gflops']:5.1f} GFLOP/s, {row['gflops'] / product:4.0%} of a large product"
+    )
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--hidden", type=int, nargs="+", default=[16, 16])
+    parser.add_argument("--members", type=int, nargs="+", default=[1, 8, 64, 256])
+    parser.add_argument("--forms", nargs="+", choices=FORMS, default=FORMS)
+    parser.add_argument("--activation", default="SiLU")
+    parser.add_argument("--device", default="cpu", help="of the stack")
+    defaults = (
+        ("features", 4),
+        ("batch", 128),
+        ("steps", 40),
+        ("epochs", 4),
+        ("alone", 4),
+        ("repeats", 5),
+    )
+    for name, default in (*defaults, ("threads", 1)):
+        parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--folder", help="of the record; none: a new one below runs")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
