@@ -28,7 +28,7 @@ def activate_with_slope_(activation: str, values: Tensor, slope: Tensor) -> Tens
     if kernels.compiled_for(values):
         kernels.silu_with_slope_(values, slope)
         return values
-    # y = zσ and σ + y(1 − σ): a quarter less than torch's SiLU and its gradient, as σ is kept
+    # y = zσ and σ + y(1 − σ): the exponential is taken once, where torch's gradient takes it again
     torch.sigmoid(values, out=slope)
     values.mul_(slope)
     torch.lerp(values, values.new_ones(()), slope, out=slope)

@@ -29,12 +29,17 @@ _ONE, _HALF = np.float32(1), np.float32(0.5)
 def compiled_for(values: Tensor) -> bool:
     """Whether these kernels serve a tensor: one thread of a CPU, float32, in one piece."""
     return (
-        importlib.util.find_spec("numba") is not None
+        _installed()
         and values.device.type == "cpu"
         and values.dtype == torch.float32
         and values.is_contiguous()
         and torch.get_num_threads() == 1  # several threads: torch divides the work, this does not
     )
+
+
+@functools.cache
+def _installed() -> bool:
+    return importlib.util.find_spec("numba") is not None
 
 
 def silu_(values: Tensor) -> None:

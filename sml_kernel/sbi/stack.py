@@ -175,7 +175,7 @@ class _Stack:
         """What a step of so many members works with."""
         self._workspace = Workspace(self._shape, places, self._recipe.batch, self._device)
         self._at = torch.zeros(places, dtype=torch.int64, device=self._device)
-        # made once: 30 views a step would take a tenth of the time of 64 small members
+        # made once: views are calls of Python, some 30 a step
         self._maps = self._shape.views(self._parameters)
         self._sums = self._shape.views(self._gradient)
         self._step = captured(self._one_batch, self._device)
