@@ -434,7 +434,8 @@ def test_bad_files_give_their_one_error(
         ("a.csv", None, "no such file"),
         ("a.parquet", None, "no such file"),
         ("a.parquet", "m,weight\n1,1\n", "is no sound parquet file"),
-        ("a.root", "", "is neither .csv nor .parquet"),
+        ("a.root", "", "is no sound ROOT file"),
+        ("a.hdf5", "", "is none of .csv, .parquet, .root"),
         ("a.csv", "weight\n1\n", "has no column that is a feature"),
     ],
 )

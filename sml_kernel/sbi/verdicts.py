@@ -87,8 +87,9 @@ def _outliers(members: pd.DataFrame, name: str, bands: Bands) -> Check:
     outside = far[~(far <= bands.outlier)]  # also those without a number
     worst = members["key"][outside.sort_values(ascending=False, na_position="first").index]
     note = ", ".join([*worst.astype(str)[:3], *(["…"] if len(worst) > 3 else [])])
-    share = len(outside) / len(members)
-    return Check.of("class", "outliers", name, share, 0, bands.outliers, note)
+    # of few members one alone is more than the share, and no more than chance
+    most = stats.binom.isf(bands.level, len(members), bands.outliers) / len(members)
+    return Check.of("class", "outliers", name, len(outside) / len(members), 0, most, note)
 
 
 def robust_z(members: pd.DataFrame) -> pd.DataFrame:
