@@ -27,7 +27,7 @@ import psutil
 
 import sml_kernel as sml
 from sml_kernel import records, sbi
-from sml_kernel.sbi import metrics
+from sml_kernel.sbi.scorecard import metrics
 
 #: By problem: family, numerator and reference, and what members are made of.
 PROBLEMS = {

@@ -31,11 +31,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sml_kernel import records
-from sml_kernel.sbi.batches import Sample, Shares, sample
-from sml_kernel.sbi.members import Member, Recipe
-from sml_kernel.sbi.perceptrons import Perceptron
-from sml_kernel.sbi.slots import members_at_once
-from sml_kernel.sbi.stack import train
+from sml_kernel.sbi.stack.batches import Sample, Shares, sample
+from sml_kernel.sbi.stack.members import Member, Recipe
+from sml_kernel.sbi.stack.perceptrons import Perceptron
+from sml_kernel.sbi.stack.slots import members_at_once
+from sml_kernel.sbi.stack.training import train
 
 FORMS = ("stack", "eager", "compiled", "joblib", "lightning")
 NEEDS = {"joblib": ["joblib"], "lightning": ["lightning"]}

@@ -19,12 +19,12 @@ import numpy as np
 import sml_kernel as sml
 from sml_kernel import records, sbi
 from sml_kernel.sbi import learned
-from sml_kernel.sbi.coverage import Coverage, measure_coverage
-from sml_kernel.sbi.fisher import fisher_information
-from sml_kernel.sbi.likelihood import Likelihood
-from sml_kernel.sbi.refits import refit
-from sml_kernel.sbi.spread import components
-from sml_kernel.sbi.toys import asimov
+from sml_kernel.sbi.likelihood.coverage import Coverage, measure_coverage
+from sml_kernel.sbi.likelihood.fisher import fisher_information
+from sml_kernel.sbi.likelihood.model import Likelihood
+from sml_kernel.sbi.likelihood.refits import refit
+from sml_kernel.sbi.likelihood.toys import asimov
+from sml_kernel.sbi.scorecard.spread import components
 from sml_kernel.workers import Workers
 
 FAMILY, AT, EVENTS = sbi.MixtureFraction(1.0), 0.3, 1000

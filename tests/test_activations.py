@@ -7,8 +7,8 @@ import importlib.util
 import pytest
 import torch
 
-from sml_kernel.sbi import kernels
-from sml_kernel.sbi.activations import activate_, activate_with_slope_, gradient_
+from sml_kernel.sbi.stack import kernels
+from sml_kernel.sbi.stack.activations import activate_, activate_with_slope_, gradient_
 
 
 @pytest.fixture(params=["compiled", "torch"])

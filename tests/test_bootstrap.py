@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from sml_kernel.sbi.bootstrap import _poisson, philox, poisson_weights
+from sml_kernel.sbi.stack.bootstrap import _poisson, philox, poisson_weights
 
 # The answers that the authors of Philox publish with Random123.
 KNOWN = [
@@ -79,7 +79,7 @@ def test_a_weight_depends_on_names_alone(weights: np.ndarray) -> None:
     assert (poisson_weights(7, [0], near + 2**40)[0] != weights[0, :100]).any()
     assert (poisson_weights(7 + 2**40, [0], near)[0] != weights[0, :100]).any()
     code = (
-        "import numpy as np; from sml_kernel.sbi.bootstrap import poisson_weights;"
+        "import numpy as np; from sml_kernel.sbi.stack.bootstrap import poisson_weights;"
         "print(poisson_weights(7, [3], np.arange(40)).tolist()[0])"
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -17,9 +17,9 @@ import pytest
 
 import sml_kernel as sml
 from sml_kernel import records, sbi
-from sml_kernel.sbi import plan, shards
-from sml_kernel.sbi.dispatch import PartError
-from sml_kernel.sbi.folds import Folds
+from sml_kernel.sbi.campaign import plan, shards
+from sml_kernel.sbi.campaign.dispatch import PartError
+from sml_kernel.sbi.campaign.folds import Folds
 
 SMALL = {"hidden": (8,), "epochs": 3, "batch": 128, "stack": 4}
 

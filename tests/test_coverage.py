@@ -9,15 +9,15 @@ from functools import cache
 import numpy as np
 import pytest
 
-from sml_kernel.sbi.coverage import Covered, EnsembleCoverage, measure_coverage
-from sml_kernel.sbi.estimates import estimate
-from sml_kernel.sbi.intervals import ONE_SIGMA
-from sml_kernel.sbi.likelihood import Likelihood
-from sml_kernel.sbi.origins import InputError
-from sml_kernel.sbi.ratios import Rates, Ratios
-from sml_kernel.sbi.refits import refit
-from sml_kernel.sbi.strengths import fraction
-from sml_kernel.sbi.toys import asimov
+from sml_kernel.sbi.likelihood.coverage import Covered, EnsembleCoverage, measure_coverage
+from sml_kernel.sbi.likelihood.estimates import estimate
+from sml_kernel.sbi.likelihood.intervals import ONE_SIGMA
+from sml_kernel.sbi.likelihood.model import Likelihood
+from sml_kernel.sbi.likelihood.ratios import Rates, Ratios
+from sml_kernel.sbi.likelihood.refits import refit
+from sml_kernel.sbi.likelihood.strengths import fraction
+from sml_kernel.sbi.likelihood.toys import asimov
+from sml_kernel.sbi.problems.origins import InputError
 
 PROCESSES = ("signal", "background")
 SIGMA = 0.0338  # of the fraction, N = 1000, f = .3: facts of the problem

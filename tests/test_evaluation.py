@@ -7,9 +7,9 @@ import math
 import pytest
 import torch
 
-from sml_kernel.sbi import evaluation
-from sml_kernel.sbi.members import Member, Trained
-from sml_kernel.sbi.perceptrons import Perceptron, initial
+from sml_kernel.sbi.stack import evaluation
+from sml_kernel.sbi.stack.members import Member, Trained
+from sml_kernel.sbi.stack.perceptrons import Perceptron, initial
 
 
 @pytest.mark.parametrize("shape", [Perceptron(3, (16, 12)), Perceptron(1, (8,), "ReLU")])

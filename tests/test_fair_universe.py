@@ -13,9 +13,9 @@ import pandas as pd
 import pytest
 
 from sml_kernel import sbi
-from sml_kernel.sbi.fair_universe import read_fair_universe
-from sml_kernel.sbi.fair_universe_score import challenge_score
-from sml_kernel.sbi.htautau_features import DERIVED, PRIMARY, derived
+from sml_kernel.sbi.higgs.challenge_files import read_fair_universe
+from sml_kernel.sbi.higgs.features import DERIVED, PRIMARY, derived
+from sml_kernel.sbi.higgs.score import challenge_score
 
 ROWS = 40
 RELEASE = "FAIR_Universe_HiggsML_data.parquet"

@@ -11,12 +11,12 @@ import pytest
 from scipy import stats
 
 from sml_kernel import sbi
-from sml_kernel.sbi import htautau_generator, htautau_samples
-from sml_kernel.sbi.htautau_detector import Objects, reconstruct, vary
-from sml_kernel.sbi.htautau_features import JET_PT_GEV, features, selected
-from sml_kernel.sbi.htautau_generator import JETS, PROCESSES, TAU_TO_LEPTON, Truth
-from sml_kernel.sbi.htautau_problem import expected_yields, htautau
-from sml_kernel.sbi.problems import Problem
+from sml_kernel.sbi.higgs import generator, samples
+from sml_kernel.sbi.higgs.detector import Objects, reconstruct, vary
+from sml_kernel.sbi.higgs.features import JET_PT_GEV, features, selected
+from sml_kernel.sbi.higgs.generator import JETS, PROCESSES, TAU_TO_LEPTON, Truth
+from sml_kernel.sbi.higgs.simulated import expected_yields, htautau
+from sml_kernel.sbi.problems.problem import Problem
 
 EVENTS = 60
 
@@ -34,7 +34,7 @@ def problem(folder: Path) -> Problem:
 
 @pytest.fixture(scope="module")
 def ttbar(folder: Path, problem: Problem) -> Objects:
-    return htautau_samples.sample("ttbar", EVENTS, 1, folder).objects
+    return samples.sample("ttbar", EVENTS, 1, folder).objects
 
 
 def column(problem: Problem, name: str, of: str) -> np.ndarray:
@@ -69,13 +69,13 @@ def test_spins_of_taus_are_correlated_as_those_of_their_boson(process: str, sign
 
     pions = ("15:onMode = off", "15:0:onMode = 1", "Random:seed = 3")
     pythia = pythia8mc.Pythia("", False)
-    for setting in (*htautau_generator._COMMON, *PROCESSES[process].settings, *pions):
+    for setting in (*generator._COMMON, *PROCESSES[process].settings, *pions):
         assert pythia.readString(setting)
     assert pythia.init()
     shares = []
     while len(shares) < 900:
         assert pythia.next()
-        htautau_generator._forget_quarks(pythia.event)
+        generator._forget_quarks(pythia.event)
         taus = [i for i, p in enumerate(pythia.event) if p.idAbs() == 15 and p.isFinal()]
         assert pythia.forceHadronLevel()
         of_pions = [
@@ -96,7 +96,7 @@ def test_yields_are_cross_sections_times_acceptance(problem: Problem, folder: Pa
     """Weights sum to the collisions that pass, over those made, of all that are expected."""
     leptons = {"htautau": 52.4 * 0.0627 * 2 * 0.648, "ztautau": 2008.4 * 2 * 0.648}
     for process, picobarn in leptons.items():
-        found = htautau_samples.sample(process, EVENTS, 1, folder)
+        found = samples.sample(process, EVENTS, 1, folder)
         passed = selected(found.objects).sum()
         wanted = picobarn * TAU_TO_LEPTON * 1e4 * passed / found.collisions
         expected = problem.yields()[process].expected
@@ -110,8 +110,8 @@ def test_yields_are_cross_sections_times_acceptance(problem: Problem, folder: Pa
 def test_the_same_seed_gives_the_same_events_and_more_begin_alike(
     problem: Problem, folder: Path
 ) -> None:
-    few, other = (htautau_samples.sample("ztautau", 1, seed).objects for seed in (1, 2))
-    kept = htautau_samples.sample("ztautau", EVENTS, 1, folder).objects
+    few, other = (samples.sample("ztautau", 1, seed).objects for seed in (1, 2))
+    kept = samples.sample("ztautau", EVENTS, 1, folder).objects
     assert len(kept.ids) > len(few.ids)
     for field in dataclasses.fields(Objects):
         made, read = (getattr(each, field.name) for each in (few, kept))
@@ -128,7 +128,7 @@ def test_a_damaged_file_is_named_and_not_replaced(
     damaged = tmp_path / path.name
     damaged.write_bytes(path.read_bytes()[:500])
     with pytest.raises(sbi.InputError, match=r"diboson-.*\.parquet is damaged .*delete it"):
-        htautau_samples.sample("diboson", EVENTS, 1, tmp_path)
+        samples.sample("diboson", EVENTS, 1, tmp_path)
 
 
 def test_weights_follow_the_luminosity(problem: Problem, folder: Path) -> None:

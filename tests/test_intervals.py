@@ -10,15 +10,15 @@ import pytest
 from scipy import stats
 
 from sml_kernel import records
-from sml_kernel.sbi.estimates import estimate
-from sml_kernel.sbi.intervals import ONE_SIGMA, confidence_intervals
-from sml_kernel.sbi.likelihood import Likelihood
-from sml_kernel.sbi.lines import Lines, fit_lines, minimum_at
-from sml_kernel.sbi.neyman import neyman_belt, quantile
-from sml_kernel.sbi.origins import InputError
-from sml_kernel.sbi.ratios import Rates, Ratios
-from sml_kernel.sbi.strengths import fraction, signal_strength
-from sml_kernel.sbi.toys import draws, fit_toys
+from sml_kernel.sbi.likelihood.estimates import estimate
+from sml_kernel.sbi.likelihood.intervals import ONE_SIGMA, confidence_intervals
+from sml_kernel.sbi.likelihood.lines import Lines, fit_lines, minimum_at
+from sml_kernel.sbi.likelihood.model import Likelihood
+from sml_kernel.sbi.likelihood.neyman import neyman_belt, quantile
+from sml_kernel.sbi.likelihood.ratios import Rates, Ratios
+from sml_kernel.sbi.likelihood.strengths import fraction, signal_strength
+from sml_kernel.sbi.likelihood.toys import draws, fit_toys
+from sml_kernel.sbi.problems.origins import InputError
 
 PROCESSES = ("signal", "background")
 

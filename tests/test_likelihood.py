@@ -12,16 +12,16 @@ from iminuit import Minuit
 from pyhf.interpolators import code4
 
 from sml_kernel import sbi
-from sml_kernel.sbi.estimates import estimate
-from sml_kernel.sbi.fisher import fisher_information
-from sml_kernel.sbi.impacts import rank_impacts
-from sml_kernel.sbi.interpolation import Interpolation
-from sml_kernel.sbi.likelihood import Likelihood
-from sml_kernel.sbi.origins import InputError
-from sml_kernel.sbi.ratios import Rates, Ratios
-from sml_kernel.sbi.refits import refit
-from sml_kernel.sbi.strengths import Strengths, fraction, offshell, signal_strength
-from sml_kernel.sbi.toys import asimov
+from sml_kernel.sbi.likelihood.estimates import estimate
+from sml_kernel.sbi.likelihood.fisher import fisher_information
+from sml_kernel.sbi.likelihood.impacts import rank_impacts
+from sml_kernel.sbi.likelihood.interpolation import Interpolation
+from sml_kernel.sbi.likelihood.model import Likelihood
+from sml_kernel.sbi.likelihood.ratios import Rates, Ratios
+from sml_kernel.sbi.likelihood.refits import refit
+from sml_kernel.sbi.likelihood.strengths import Strengths, fraction, offshell, signal_strength
+from sml_kernel.sbi.likelihood.toys import asimov
+from sml_kernel.sbi.problems.origins import InputError
 
 PROCESSES = ("signal", "background")
 

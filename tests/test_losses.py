@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from sml_kernel.sbi import losses
-from sml_kernel.sbi.batches import sample
-from sml_kernel.sbi.evaluation import logits
-from sml_kernel.sbi.members import Member, Recipe
-from sml_kernel.sbi.stack import train
+from sml_kernel.sbi.stack import losses
+from sml_kernel.sbi.stack.batches import sample
+from sml_kernel.sbi.stack.evaluation import logits
+from sml_kernel.sbi.stack.members import Member, Recipe
+from sml_kernel.sbi.stack.training import train
 
 SHIFT, NOISE = 1.0, 0.2  # z ~ N(0 or SHIFT, 1), x = z + N(0, NOISE²): p(x) is exact
 RECIPE = Recipe(hidden=(16, 16), batch=50, epochs=60, patience=5)

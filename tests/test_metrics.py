@@ -7,10 +7,10 @@ import pytest
 from scipy import integrate, stats
 
 from sml_kernel import sbi
-from sml_kernel.sbi import calibration, ranking
-from sml_kernel.sbi.binned import chi_square, share_covariance
-from sml_kernel.sbi.curves import closure_rows, reliability_rows
-from sml_kernel.sbi.metrics import Held, columns, judge
+from sml_kernel.sbi.scorecard import calibration, ranking
+from sml_kernel.sbi.scorecard.binned import chi_square, share_covariance
+from sml_kernel.sbi.scorecard.curves import closure_rows, reliability_rows
+from sml_kernel.sbi.scorecard.metrics import Held, columns, judge
 
 FAMILY = sbi.GaussianShift(delta=1.0, dimensions=2)
 

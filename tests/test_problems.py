@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from scipy import integrate, stats
 
 from sml_kernel import sbi
-from sml_kernel.sbi.exact import Exact
+from sml_kernel.sbi.problems.exact import Exact
 
 FAMILIES = [
     sbi.GaussianShift(delta=1.0, dimensions=3),

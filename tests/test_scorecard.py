@@ -12,12 +12,12 @@ import pytest
 from scipy import stats
 
 from sml_kernel import records, sbi
-from sml_kernel.sbi.bands import Bands, Check, member_checks
-from sml_kernel.sbi.metrics import Held, columns, judge
-from sml_kernel.sbi.scorecard import Scorecard, scorecard
-from sml_kernel.sbi.spread import components
-from sml_kernel.sbi.two_sample import TwoSample, classifier_two_sample
-from sml_kernel.sbi.verdicts import class_checks, ensemble_checks, robust_z, spread_checks
+from sml_kernel.sbi.scorecard.bands import Bands, Check, member_checks
+from sml_kernel.sbi.scorecard.card import Scorecard, scorecard
+from sml_kernel.sbi.scorecard.metrics import Held, columns, judge
+from sml_kernel.sbi.scorecard.spread import components
+from sml_kernel.sbi.scorecard.two_sample import TwoSample, classifier_two_sample
+from sml_kernel.sbi.scorecard.verdicts import class_checks, ensemble_checks, robust_z, spread_checks
 
 FAMILY = sbi.GaussianShift(delta=1.0, dimensions=2)
 FOLDS, OF_FOLD = 5, 12

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from sml_kernel.sbi.spread import Components, components, members_needed
-from sml_kernel.sbi.sums import Sums
+from sml_kernel.sbi.scorecard.spread import Components, components, members_needed
+from sml_kernel.sbi.scorecard.sums import Sums
 
 BOOTSTRAP, INITIALISATION, INTERACTION = 0.8, 0.3, 0.5  # standard deviations
 

@@ -11,12 +11,12 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from sml_kernel.sbi.batches import sample
-from sml_kernel.sbi.bootstrap import poisson_weights
-from sml_kernel.sbi.members import Member, Recipe
-from sml_kernel.sbi.perceptrons import Perceptron
-from sml_kernel.sbi.slots import members_at_once
-from sml_kernel.sbi.stack import train
+from sml_kernel.sbi.stack.batches import sample
+from sml_kernel.sbi.stack.bootstrap import poisson_weights
+from sml_kernel.sbi.stack.members import Member, Recipe
+from sml_kernel.sbi.stack.perceptrons import Perceptron
+from sml_kernel.sbi.stack.slots import members_at_once
+from sml_kernel.sbi.stack.training import train
 
 CAMPAIGN = 11
 D = 5

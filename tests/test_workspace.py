@@ -8,12 +8,12 @@ import numpy as np
 import pyhf
 import pytest
 
-from sml_kernel.sbi.estimates import estimate
-from sml_kernel.sbi.likelihood import Likelihood
-from sml_kernel.sbi.origins import InputError
-from sml_kernel.sbi.ratios import Rates, Ratios
-from sml_kernel.sbi.strengths import signal_strength
-from sml_kernel.sbi.workspace import control_regions
+from sml_kernel.sbi.likelihood.estimates import estimate
+from sml_kernel.sbi.likelihood.model import Likelihood
+from sml_kernel.sbi.likelihood.ratios import Rates, Ratios
+from sml_kernel.sbi.likelihood.strengths import signal_strength
+from sml_kernel.sbi.likelihood.workspace import control_regions
+from sml_kernel.sbi.problems.origins import InputError
 
 pytestmark = pytest.mark.filterwarnings("ignore:jsonschema.RefResolver:DeprecationWarning")
 PROCESSES = ("signal", "background")

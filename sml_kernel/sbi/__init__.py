@@ -6,14 +6,25 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sml_kernel.sbi.bands import Bands, Check
-    from sml_kernel.sbi.batches import Sample, sample
-    from sml_kernel.sbi.bootstrap import poisson_weights
-    from sml_kernel.sbi.coverage import Coverage, measure_coverage
+    from sml_kernel.sbi.campaign.scoring import Combined
     from sml_kernel.sbi.ensemble import Ensemble, Fit, MissingError, open_fit
-    from sml_kernel.sbi.estimates import Estimate, estimate
-    from sml_kernel.sbi.evaluation import logits
-    from sml_kernel.sbi.exact import (
+    from sml_kernel.sbi.higgs.challenge_files import read_fair_universe
+    from sml_kernel.sbi.higgs.score import Score, challenge_score
+    from sml_kernel.sbi.higgs.simulated import expected_yields, htautau
+    from sml_kernel.sbi.inference import Inference
+    from sml_kernel.sbi.likelihood.coverage import Coverage, measure_coverage
+    from sml_kernel.sbi.likelihood.estimates import Estimate, estimate
+    from sml_kernel.sbi.likelihood.fisher import Information, fisher_information
+    from sml_kernel.sbi.likelihood.impacts import Impacts, rank_impacts
+    from sml_kernel.sbi.likelihood.intervals import Intervals, confidence_intervals
+    from sml_kernel.sbi.likelihood.model import Likelihood
+    from sml_kernel.sbi.likelihood.ratios import Rates, Ratios
+    from sml_kernel.sbi.likelihood.refits import Refits, refit
+    from sml_kernel.sbi.likelihood.scans import Scan, scan
+    from sml_kernel.sbi.likelihood.strengths import Strengths, fraction, offshell, signal_strength
+    from sml_kernel.sbi.likelihood.toys import asimov
+    from sml_kernel.sbi.likelihood.workspace import ControlRegions, control_regions
+    from sml_kernel.sbi.problems.exact import (
         Exact,
         GaussianShift,
         MixtureFraction,
@@ -21,101 +32,90 @@ if TYPE_CHECKING:
         draw,
         log_ratio,
     )
-    from sml_kernel.sbi.fair_universe import read_fair_universe
-    from sml_kernel.sbi.fair_universe_score import Score, challenge_score
-    from sml_kernel.sbi.fisher import Information, fisher_information
-    from sml_kernel.sbi.htautau_problem import expected_yields, htautau
-    from sml_kernel.sbi.impacts import Impacts, rank_impacts
-    from sml_kernel.sbi.inference import Inference
-    from sml_kernel.sbi.interference import QuadraticInterference
-    from sml_kernel.sbi.intervals import Intervals, confidence_intervals
-    from sml_kernel.sbi.labels import ParameterPoint
-    from sml_kernel.sbi.likelihood import Likelihood
-    from sml_kernel.sbi.members import Member, Recipe, Trained
-    from sml_kernel.sbi.metrics import Held, judge
-    from sml_kernel.sbi.origins import InputError
-    from sml_kernel.sbi.problems import Problem
-    from sml_kernel.sbi.ratios import Rates, Ratios
-    from sml_kernel.sbi.readers import read_problem
-    from sml_kernel.sbi.refits import Refits, refit
-    from sml_kernel.sbi.scans import Scan, scan
-    from sml_kernel.sbi.scorecard import Scorecard
-    from sml_kernel.sbi.scoring import Combined
-    from sml_kernel.sbi.spread import Components, components, members_needed
-    from sml_kernel.sbi.stack import train
-    from sml_kernel.sbi.strengths import Strengths, fraction, offshell, signal_strength
-    from sml_kernel.sbi.toys import asimov
-    from sml_kernel.sbi.two_sample import TwoSample, classifier_two_sample
-    from sml_kernel.sbi.workspace import ControlRegions, control_regions
-    from sml_kernel.sbi.yields import Yield, yield_ratio
+    from sml_kernel.sbi.problems.interference import QuadraticInterference
+    from sml_kernel.sbi.problems.labels import ParameterPoint
+    from sml_kernel.sbi.problems.origins import InputError
+    from sml_kernel.sbi.problems.problem import Problem
+    from sml_kernel.sbi.problems.readers import read_problem
+    from sml_kernel.sbi.problems.yields import Yield, yield_ratio
+    from sml_kernel.sbi.scorecard.bands import Bands, Check
+    from sml_kernel.sbi.scorecard.card import Scorecard
+    from sml_kernel.sbi.scorecard.metrics import Held, judge
+    from sml_kernel.sbi.scorecard.spread import Components, components, members_needed
+    from sml_kernel.sbi.scorecard.two_sample import TwoSample, classifier_two_sample
+    from sml_kernel.sbi.stack.batches import Sample, sample
+    from sml_kernel.sbi.stack.bootstrap import poisson_weights
+    from sml_kernel.sbi.stack.evaluation import logits
+    from sml_kernel.sbi.stack.members import Member, Recipe, Trained
+    from sml_kernel.sbi.stack.training import train
 
 _MODULES = {
-    "Bands": "bands",
-    "Check": "bands",
-    "Combined": "scoring",
-    "Components": "spread",
-    "ControlRegions": "workspace",
-    "Coverage": "coverage",
+    "Bands": "scorecard.bands",
+    "Check": "scorecard.bands",
+    "Combined": "campaign.scoring",
+    "Components": "scorecard.spread",
+    "ControlRegions": "likelihood.workspace",
+    "Coverage": "likelihood.coverage",
     "Ensemble": "ensemble",
-    "Estimate": "estimates",
-    "Exact": "exact",
+    "Estimate": "likelihood.estimates",
+    "Exact": "problems.exact",
     "Fit": "ensemble",
-    "GaussianShift": "exact",
-    "Held": "metrics",
-    "Impacts": "impacts",
+    "GaussianShift": "problems.exact",
+    "Held": "scorecard.metrics",
+    "Impacts": "likelihood.impacts",
     "Inference": "inference",
-    "Information": "fisher",
-    "InputError": "origins",
-    "Intervals": "intervals",
-    "Likelihood": "likelihood",
-    "Member": "members",
+    "Information": "likelihood.fisher",
+    "InputError": "problems.origins",
+    "Intervals": "likelihood.intervals",
+    "Likelihood": "likelihood.model",
+    "Member": "stack.members",
     "MissingError": "ensemble",
-    "MixtureFraction": "exact",
-    "ParameterPoint": "labels",
-    "Problem": "problems",
-    "QuadraticInterference": "interference",
-    "Rates": "ratios",
-    "Ratios": "ratios",
-    "Recipe": "members",
-    "Refits": "refits",
-    "Sample": "batches",
-    "Scan": "scans",
-    "Score": "fair_universe_score",
-    "Scorecard": "scorecard",
-    "SignedMixture": "exact",
-    "Strengths": "strengths",
-    "Trained": "members",
-    "TwoSample": "two_sample",
-    "Yield": "yields",
-    "asimov": "toys",
-    "challenge_score": "fair_universe_score",
-    "classifier_two_sample": "two_sample",
-    "components": "spread",
-    "confidence_intervals": "intervals",
-    "control_regions": "workspace",
-    "draw": "exact",
-    "estimate": "estimates",
-    "expected_yields": "htautau_problem",
-    "fisher_information": "fisher",
-    "fraction": "strengths",
-    "htautau": "htautau_problem",
-    "judge": "metrics",
-    "log_ratio": "exact",
-    "logits": "evaluation",
-    "measure_coverage": "coverage",
-    "members_needed": "spread",
-    "offshell": "strengths",
+    "MixtureFraction": "problems.exact",
+    "ParameterPoint": "problems.labels",
+    "Problem": "problems.problem",
+    "QuadraticInterference": "problems.interference",
+    "Rates": "likelihood.ratios",
+    "Ratios": "likelihood.ratios",
+    "Recipe": "stack.members",
+    "Refits": "likelihood.refits",
+    "Sample": "stack.batches",
+    "Scan": "likelihood.scans",
+    "Score": "higgs.score",
+    "Scorecard": "scorecard.card",
+    "SignedMixture": "problems.exact",
+    "Strengths": "likelihood.strengths",
+    "Trained": "stack.members",
+    "TwoSample": "scorecard.two_sample",
+    "Yield": "problems.yields",
+    "asimov": "likelihood.toys",
+    "challenge_score": "higgs.score",
+    "classifier_two_sample": "scorecard.two_sample",
+    "components": "scorecard.spread",
+    "confidence_intervals": "likelihood.intervals",
+    "control_regions": "likelihood.workspace",
+    "draw": "problems.exact",
+    "estimate": "likelihood.estimates",
+    "expected_yields": "higgs.simulated",
+    "fisher_information": "likelihood.fisher",
+    "fraction": "likelihood.strengths",
+    "htautau": "higgs.simulated",
+    "judge": "scorecard.metrics",
+    "log_ratio": "problems.exact",
+    "logits": "stack.evaluation",
+    "measure_coverage": "likelihood.coverage",
+    "members_needed": "scorecard.spread",
+    "offshell": "likelihood.strengths",
     "open_fit": "ensemble",
-    "poisson_weights": "bootstrap",
-    "rank_impacts": "impacts",
-    "read_fair_universe": "fair_universe",
-    "read_problem": "readers",
-    "refit": "refits",
-    "sample": "batches",
-    "scan": "scans",
-    "signal_strength": "strengths",
-    "train": "stack",
-    "yield_ratio": "yields",
+    "poisson_weights": "stack.bootstrap",
+    "rank_impacts": "likelihood.impacts",
+    "read_fair_universe": "higgs.challenge_files",
+    "read_problem": "problems.readers",
+    "refit": "likelihood.refits",
+    "sample": "stack.batches",
+    "scan": "likelihood.scans",
+    "signal_strength": "likelihood.strengths",
+    "train": "stack.training",
+    "yield_ratio": "problems.yields",
 }
 __all__ = list(_MODULES)
 

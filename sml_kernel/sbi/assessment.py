@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sml_kernel import records
-from sml_kernel.sbi import metrics
-from sml_kernel.sbi.bands import Bands, Check
-from sml_kernel.sbi.judging import inflation, log_exact
-from sml_kernel.sbi.scorecard import Scorecard, scorecard
-from sml_kernel.sbi.two_sample import classifier_two_sample
-from sml_kernel.sbi.verdicts import ensemble_checks
+from sml_kernel.sbi.campaign.judging import inflation, log_exact
+from sml_kernel.sbi.scorecard import metrics
+from sml_kernel.sbi.scorecard.bands import Bands, Check
+from sml_kernel.sbi.scorecard.card import Scorecard, scorecard
+from sml_kernel.sbi.scorecard.two_sample import classifier_two_sample
+from sml_kernel.sbi.scorecard.verdicts import ensemble_checks
 
 if TYPE_CHECKING:
     from sml_kernel.sbi.ensemble import Fit

@@ -8,24 +8,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sml_kernel import records
-from sml_kernel.sbi import campaign, judging, plan, scoring
-from sml_kernel.sbi.campaign import Campaign, Progress
-from sml_kernel.sbi.folds import Folds
-from sml_kernel.sbi.intervals import ONE_SIGMA
-from sml_kernel.sbi.members import Recipe
-from sml_kernel.sbi.problems import Problem
-from sml_kernel.sbi.scoring import Combined
+from sml_kernel.sbi.campaign import campaign, judging, plan, scoring
+from sml_kernel.sbi.campaign.campaign import Campaign, Progress
+from sml_kernel.sbi.campaign.folds import Folds
+from sml_kernel.sbi.campaign.scoring import Combined
+from sml_kernel.sbi.likelihood.intervals import ONE_SIGMA
+from sml_kernel.sbi.problems.problem import Problem
+from sml_kernel.sbi.stack.members import Recipe
 
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
-    from sml_kernel.sbi.bands import Bands
     from sml_kernel.sbi.inference import Inference
-    from sml_kernel.sbi.ratios import Rates
-    from sml_kernel.sbi.scorecard import Scorecard
-    from sml_kernel.sbi.strengths import Strengths
-    from sml_kernel.sbi.workspace import ControlRegions
+    from sml_kernel.sbi.likelihood.ratios import Rates
+    from sml_kernel.sbi.likelihood.strengths import Strengths
+    from sml_kernel.sbi.likelihood.workspace import ControlRegions
+    from sml_kernel.sbi.scorecard.bands import Bands
+    from sml_kernel.sbi.scorecard.card import Scorecard
     from sml_kernel.workers import Workers
 
 

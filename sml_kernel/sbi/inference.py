@@ -10,18 +10,18 @@ import numpy as np
 
 from sml_kernel import records
 from sml_kernel.sbi import learned
-from sml_kernel.sbi.impacts import Impacts, rank_impacts
-from sml_kernel.sbi.intervals import ONE_SIGMA, Intervals, confidence_intervals
-from sml_kernel.sbi.likelihood import Likelihood
-from sml_kernel.sbi.origins import InputError
-from sml_kernel.sbi.refits import Refits, refit
-from sml_kernel.sbi.spread import Components, components
-from sml_kernel.sbi.strengths import Strengths, signal_strength
+from sml_kernel.sbi.likelihood.impacts import Impacts, rank_impacts
+from sml_kernel.sbi.likelihood.intervals import ONE_SIGMA, Intervals, confidence_intervals
+from sml_kernel.sbi.likelihood.model import Likelihood
+from sml_kernel.sbi.likelihood.refits import Refits, refit
+from sml_kernel.sbi.likelihood.strengths import Strengths, signal_strength
+from sml_kernel.sbi.problems.origins import InputError
+from sml_kernel.sbi.scorecard.spread import Components, components
 
 if TYPE_CHECKING:
     from sml_kernel.sbi.ensemble import Fit
-    from sml_kernel.sbi.ratios import Rates, Ratios
-    from sml_kernel.sbi.workspace import ControlRegions
+    from sml_kernel.sbi.likelihood.ratios import Rates, Ratios
+    from sml_kernel.sbi.likelihood.workspace import ControlRegions
 
 #: Replicas that data are fitted again with: their spread is known to a tenth.
 REPLICAS = 50

@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sml_kernel.sbi import shards
-from sml_kernel.sbi.labels import ParameterPoint
-from sml_kernel.sbi.origins import InputError
-from sml_kernel.sbi.ratios import Rates, Ratios
-from sml_kernel.sbi.yields import yield_ratio
+from sml_kernel.sbi.campaign import shards
+from sml_kernel.sbi.likelihood.ratios import Rates, Ratios
+from sml_kernel.sbi.problems.labels import ParameterPoint
+from sml_kernel.sbi.problems.origins import InputError
+from sml_kernel.sbi.problems.yields import yield_ratio
 
 if TYPE_CHECKING:
-    from sml_kernel.sbi.campaign import Campaign
+    from sml_kernel.sbi.campaign.campaign import Campaign
     from sml_kernel.sbi.ensemble import Fit
-    from sml_kernel.sbi.problems import Problem
+    from sml_kernel.sbi.problems.problem import Problem
 
 
 @dataclass(frozen=True)
@@ -168,7 +168,7 @@ def _one_by_one(
 ) -> Iterator[tuple[tuple[int, int], str, np.ndarray]]:
     import torch
 
-    from sml_kernel.sbi.evaluation import logits
+    from sml_kernel.sbi.stack.evaluation import logits
 
     plan = campaign.plan()
     bootstrap = (plan.replica >= 0).all()

@@ -11,7 +11,7 @@ import time
 import numpy as np
 
 from sml_kernel import sbi
-from sml_kernel.sbi import shards
+from sml_kernel.sbi.campaign import shards
 from sml_kernel.workers import slurm
 
 MODULE = """

@@ -1,0 +1,1 @@
+"""Ten thousand networks planned, trained in stacks and scored, with nothing lost."""

@@ -1,0 +1,1 @@
+"""Weighted events of several classes: read, checked, selected; and families known exactly."""

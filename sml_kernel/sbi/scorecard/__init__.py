@@ -1,0 +1,1 @@
+"""What members, classes and ensembles are worth, in figures with bands."""

@@ -1,0 +1,1 @@
+"""Many small networks as one: trained, and asked, together."""
