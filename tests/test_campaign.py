@@ -229,21 +229,23 @@ def test_the_ensemble_is_nearer_to_the_truth_than_its_members_and_out_of_fold(tm
     assert np.abs(np.log(median.ratio / mean)).max() < 0.3
 
 
-def test_an_ensemble_measures_a_fraction_with_its_own_uncertainty(tmp_path) -> None:
-    family = sbi.MixtureFraction(2.0)
-    made = sbi.Ensemble(
-        sbi.draw(family, 5000, seed=6), 24, hidden=(16,), epochs=10, learning_rate=5e-3,
-        initialisations=3,
-    )  # fmt: skip
-    fit = made.fit(folder=tmp_path / "c", progress=False)
-    data, _ = family.sample(0.3, 1000, np.random.default_rng(8))
-    strengths = sbi.fraction(fit.campaign.events.problem.classes)
-    result = fit.infer(data, strengths=strengths, mode="shape", progress=False)
-    best = result.intervals.estimate
-    assert abs(best.value - 0.3) < 4 * 0.01996
-    assert best.error == pytest.approx(0.01996, rel=0.15)
-    assert 0 < result.spread < 0.02
-    assert result.components is not None
-    rows = result.run.rows()
-    assert {"fit", "scan", "interval", "refit", "impact"} <= set(rows.kind)
-    assert "24 of 24 members" in repr(result)
+def test_joint_densities_teach_more_than_classes(tmp_path) -> None:
+    """z is normal about 0 or 1, and x is z with some noise: the ratio of x is known."""
+    random, noise = np.random.default_rng(4), 0.3
+    signal = np.arange(4000) % 2
+    z = random.normal(size=4000) + signal
+    x = z + noise * random.normal(size=4000)
+    joint = np.stack([-((z - 1) ** 2) / 2, -(z**2) / 2], axis=1)
+    labels = np.where(signal, "signal", "background")
+    problem = sbi.Problem.of(x, labels, classes=["signal", "background"], joint=joint)
+    exact = (x - 0.5) / (1 + noise**2)
+    error = {}
+    for loss in ("bce", "alice"):
+        made = sbi.Ensemble(problem, 4, hidden=(16,), batch=64, learning_rate=5e-3, loss=loss)
+        ratio = made.fit(folder=tmp_path / loss, progress=False).ratio(progress=False).ratio
+        error[loss] = float(np.sqrt(np.mean((np.log(ratio) - exact)[np.abs(x) < 2] ** 2)))
+    assert error["alice"] < error["bce"] / 2
+    with pytest.raises(sbi.InputError, match=r"joint has shape \[4000, 1\]"):
+        sbi.Problem.of(x, labels, classes=["signal", "background"], joint=joint[:, :1])
+    passed = problem.select(lambda features: features["x0"] > 0)
+    np.testing.assert_array_equal(passed.joint, joint[problem.features[:, 0] > 0])

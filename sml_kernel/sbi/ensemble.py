@@ -53,8 +53,8 @@ class Ensemble:
         An event is scored by members of its fold, which never saw it; at least 2.
     reference
         A class; None: the last process.
-    hidden, activation, batch, epochs, patience
-        See `members.Recipe`.
+    hidden, activation, batch, epochs, patience, loss
+        See `members.Recipe`; ``alice`` and ``rolr`` want a problem with joint densities.
     learning_rate
         Of Adam.
     campaign
@@ -80,6 +80,7 @@ class Ensemble:
     batch: int = 512
     epochs: int = 100
     patience: int = 5
+    loss: str = "bce"
     learning_rate: float = 1e-3
     campaign: int = 0
     stack: int | None = None
@@ -122,7 +123,9 @@ class Ensemble:
         CampaignError
             Stacks could not be trained; all others have been, and their members are kept.
         """
-        recipe = Recipe(self.hidden, self.activation, self.batch, self.epochs, self.patience)
+        recipe = Recipe(
+            self.hidden, self.activation, self.batch, self.epochs, self.patience, self.loss
+        )
         folds = Folds(self.folds, campaign=self.campaign)
         stack = self.stack or max(16, min(plan.STACK, -(-self.members // _STACKS)))
         made = campaign.prepare(

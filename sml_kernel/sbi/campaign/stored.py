@@ -19,7 +19,7 @@ from sml_kernel.sbi.problems.problem import Problem
 if TYPE_CHECKING:
     from sml_kernel.sbi.stack.batches import Sample
 
-_ARRAYS = ("features", "labels", "weights", "event_ids")
+_ARRAYS = ("features", "labels", "weights", "event_ids", "joint")
 _EVENTS, _NAMES = "events.safetensors", "names.json"
 _FAMILIES = (GaussianShift, MixtureFraction, SignedMixture, QuadraticInterference)
 
@@ -50,14 +50,17 @@ class Stored:
         keep = part & np.isin(self.problem.labels, (numerator, reference))
         labels = (self.problem.labels[keep] == numerator).astype(np.int64)
         weights, ids = self.problem.weights[keep], self.problem.event_ids[keep]
-        return sample(self.seen(self.problem.features[keep]), labels, weights, ids=ids)
+        joint = self.problem.joint
+        ratio = None if joint is None else joint[keep, numerator] - joint[keep, reference]
+        x = self.seen(self.problem.features[keep])
+        return sample(x, labels, weights, ids=ids, joint_log_ratio=ratio)
 
 
 def digest(problem: Problem) -> str:
     """16 hexadecimal digits of all that members learn from."""
     found = hashlib.sha256(json.dumps([problem.feature_names, problem.classes]).encode())
-    for name in _ARRAYS:
-        found.update(np.ascontiguousarray(getattr(problem, name)).tobytes())
+    for array in _arrays(problem).values():
+        found.update(array.tobytes())
     return found.hexdigest()[:16]
 
 
@@ -68,7 +71,7 @@ def store(problem: Problem, folder: Path) -> None:
     """
     from safetensors.numpy import save_file
 
-    arrays = {name: np.ascontiguousarray(getattr(problem, name)) for name in _ARRAYS}
+    arrays = _arrays(problem)
     width = problem.features.std(axis=0, dtype=np.float64)
     arrays["mean"] = problem.features.mean(axis=0, dtype=np.float64).astype(np.float32)
     arrays["width"] = np.where(width > 0, width, 1).astype(np.float32)
@@ -79,6 +82,11 @@ def store(problem: Problem, folder: Path) -> None:
         "exact": _described(problem.exact),
     }
     (folder / _NAMES).write_text(json.dumps(names, indent=2) + "\n")
+
+
+def _arrays(problem: Problem) -> dict[str, np.ndarray]:
+    found = {name: getattr(problem, name) for name in _ARRAYS}
+    return {name: np.ascontiguousarray(each) for name, each in found.items() if each is not None}
 
 
 def _described(exact: Exact | None) -> list | None:

@@ -184,10 +184,12 @@ def _minimised(
     origin = likelihood.value(begin)
 
     def value(parameters: np.ndarray) -> float:
-        found = likelihood.value(parameters) - origin
+        with np.errstate(over="ignore", invalid="ignore"):  # MIGRAD may try what is far away
+            found = likelihood.value(parameters) - origin
         if math.isfinite(found):
             return found
-        return _WALL * (1 + likelihood.not_positive(parameters))
+        with np.errstate(over="ignore", invalid="ignore"):
+            return _WALL * (1 + likelihood.not_positive(parameters))
 
     def gradient(parameters: np.ndarray) -> np.ndarray:
         with np.errstate(all="ignore"):

@@ -38,6 +38,22 @@ def finite(table: np.ndarray, names: tuple[str, ...], dtype: str, origin: Origin
     return copy
 
 
+def joint(
+    table: np.ndarray, rows: int, classes: Sequence[str] | None, origin: Origin
+) -> np.ndarray:
+    """A copy of joint log densities [N, K], read-only."""
+    if classes is None:
+        raise InputError("joint has a column for each class: name them in order, classes=[…]")
+    if table.shape != (rows, len(classes)):
+        raise InputError(
+            f"joint has shape {list(table.shape)} for {rows} events of {len(classes)} classes: "
+            "give [N, K]"
+        )
+    copy = finite(table, tuple(f"joint of {name}" for name in classes), "float64", origin)
+    copy.flags.writeable = False
+    return copy
+
+
 def whole(ids: np.ndarray) -> np.ndarray:
     """Event numbers [N] as int64."""
     if ids.dtype.kind not in "iu" or (ids.dtype == np.uint64 and (ids > 2**63 - 1).any()):

@@ -40,6 +40,10 @@ class Problem:
         see `ParameterPoint`.
     exact
         The densities that the events were drawn from, where they are known.
+    joint
+        [N, K] float64 ln p_c(x, z) of each event and class c, with z what the simulator knows of
+        the event; up to what is common to all classes, as the weights of a generator at each point
+        are. None: not known. With it networks may learn by more than classes (`stack.losses`).
     """
 
     features: np.ndarray
@@ -49,6 +53,7 @@ class Problem:
     feature_names: tuple[str, ...]
     classes: tuple[str, ...]
     exact: Exact | None = None
+    joint: np.ndarray | None = None
 
     @classmethod
     def of(
@@ -61,6 +66,7 @@ class Problem:
         feature_names: Sequence[str] | None = None,
         event_ids: np.ndarray | None = None,
         exact: Exact | None = None,
+        joint: np.ndarray | None = None,
         origin: Origin | None = None,
     ) -> Problem:
         """Check and copy arrays.
@@ -81,6 +87,8 @@ class Problem:
             [N] whole numbers; None numbers the rows from 0.
         exact
             The densities that the events were drawn from.
+        joint
+            [N, K], see above; columns in the order of `classes`, which must be given.
         origin
             Where the rows came from, for messages; None is arrays.
 
@@ -104,6 +112,8 @@ class Problem:
             if column.shape != (rows,):
                 raise InputError(f"{name} has shape {column.shape} for {rows} events: give [N]")
         known, index = checks.indexed(columns["labels"], classes, origin)
+        if joint is not None:
+            joint = checks.joint(np.asarray(joint), rows, classes, origin)
         problem = cls(
             checks.finite(table, names, "float32", origin),
             index,
@@ -112,6 +122,7 @@ class Problem:
             names,
             known,
             exact,
+            joint,
         )
         checks.check_classes(problem.labels, problem.weights, problem.event_ids, known, origin)
         for array in (problem.features, problem.labels, problem.weights, problem.event_ids):
@@ -167,6 +178,7 @@ class Problem:
     def _subset(
         self, keep: np.ndarray, labels: np.ndarray, classes: tuple[str, ...], called: str
     ) -> Problem:
+        columns = np.array([self.classes.index(name) for name in classes])
         return Problem.of(
             self.features[keep],
             labels,
@@ -174,6 +186,7 @@ class Problem:
             classes=classes,
             feature_names=self.feature_names,
             event_ids=self.event_ids[keep],
+            joint=None if self.joint is None else self.joint[np.ix_(keep, columns)],
             origin=Origin(files=(called,)),
         )
 
