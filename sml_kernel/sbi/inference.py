@@ -46,7 +46,8 @@ class Inference:
     members
         How many of the members were used, in words.
     run
-        The record: rows ``fit``, ``scan``, ``interval``, ``belt``, ``impact``, ``refit``.
+        The record: rows ``measurement`` (what it comes to, and where q is cut by Wilks), ``fit``,
+        ``scan``, ``interval``, ``belt``, ``impact``, ``refit``, ``component``.
     """
 
     intervals: Intervals
@@ -148,13 +149,43 @@ def _started(fit: Fit, asked: dict[str, Any], seed: int) -> records.Run:
 
 def _record(result: Inference) -> None:
     rows = result.intervals.rows()
+    rows["measurement"] = [_measurement(result)]
     rows["impact"] = result.impacts.rows() if result.impacts else []
     rows["refit"] = result.refits.rows() if result.refits else []
+    rows["component"] = _component_rows(result.components) if result.components else []
     with result.run.writer("inference") as writer:
         for kind, each in rows.items():
             for row in each:
                 writer.append(kind, **row)
     result.run.finish("done" if result.intervals.estimate.valid else "failed")
+
+
+def _measurement(result: Inference) -> dict[str, Any]:
+    """The one row that says what it comes to."""
+    from scipy import stats
+
+    made = result.intervals
+    return {
+        "parameter": made.estimate.parameters[0],
+        "value": made.estimate.value,
+        "error": made.estimate.error,
+        "level": made.level,
+        "threshold": float(stats.chi2.ppf(made.level, 1)),
+        "spread": result.spread,
+        "members": result.members,
+    }
+
+
+def _component_rows(parts: Components) -> list[dict[str, Any]]:
+    """A row a source of variance, then what a mean over this very design has of its finite size."""
+    design = {"replicas": parts.replicas, "initialisations": parts.initialisations}
+    names = ("bootstrap", "initialisation", "interaction")
+    rows = [
+        {"name": name, "variance": getattr(parts, name), "error": getattr(parts, f"{name}_error")}
+        for name in names
+    ]
+    finite = {"name": "finite ensemble", "variance": parts.finite(crossed=True), "error": np.nan}
+    return [design | row for row in [*rows, finite]]
 
 
 __all__ = ["ONE_SIGMA", "REPLICAS", "Inference", "infer"]
