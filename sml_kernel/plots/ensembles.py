@@ -17,12 +17,11 @@ import pandas as pd
 
 from sml_kernel import records
 from sml_kernel.plots.canvas import FALSE, GREY, TRUE, holoviews
-from sml_kernel.sbi import Inference
 
 if TYPE_CHECKING:
     from typing import TypeAlias
 
-    from sml_kernel.sbi import Fit
+    from sml_kernel.sbi import Fit, Inference
 
     #: What rows are taken from.
     Source: TypeAlias = "Fit | Inference | records.Run | pd.DataFrame | str | os.PathLike[str]"
@@ -53,10 +52,7 @@ def record_of(source: Source, kind: str, below: str) -> pd.DataFrame:
     if isinstance(source, pd.DataFrame):
         of_kind(source, kind)
         return source
-    if isinstance(source, str | os.PathLike):
-        folder = Path(source)
-    else:
-        folder = Path(source.run.folder if isinstance(source, Inference) else source.folder)
+    folder = Path(source) if isinstance(source, str | os.PathLike) else source.folder
     for each in [folder, *sorted(folder.glob(f"{below}/[0-9]*"), reverse=True)]:
         rows = records.read(each)
         if len(rows) and (rows.kind == kind).any():
@@ -216,6 +212,50 @@ def spread(source: Source, ratio: str | None = None) -> Any:
     return hv.Layout(figures).opts(shared_axes=False).cols(columns)
 
 
+def against_exact(source: Source, ratio: str | None = None) -> Any:
+    """The ensemble's log ratio minus the exact one, in bins of the exact one.
+
+    Points are means over events, with their bars the standard deviation over events; the band is
+    that over networks, for one of them.
+
+    Parameters
+    ----------
+    source
+        See `record_of`.
+    ratio
+        Its numerator; None: all.
+
+    Raises
+    ------
+    ValueError
+        The exact ratio is not known.
+    """
+    hv = holoviews()
+    figures = []
+    for name, bins in _ratios(_of_scorecard(source, "exact"), ratio):
+        x, y = f"log ratio of {name}", f"difference of {name}"
+        band = (bins.exact, -bins.spread, bins.spread)
+        figure = hv.Area(band, x, [y, "upper"], label="σ of one network")
+        figure = figure.opts(color=GREY, alpha=0.3, line_alpha=0)
+        figure *= hv.HLine(0).opts(color=GREY, line_width=1)
+        figure *= points_with_errors(
+            bins.exact, bins.difference, bins.scatter, x, y, TRUE, label="ensemble"
+        )
+        reach = 1.25 * float(max(bins.spread.max(), (bins.difference.abs() + bins.scatter).max()))
+        figures.append(
+            figure.opts(
+                title=f"{name}\n{_members(bins)}",
+                xlabel="exact log ratio",
+                ylabel="learned − exact",
+                ylim=(-reach, reach),
+                legend_position="top",
+                legend_opts=_LEGEND,
+                **_frame(),
+            )
+        )
+    return hv.Layout(figures).opts(shared_axes=False).cols(min(3, len(figures)))
+
+
 def _map(name: str, row: Any, bins: list[pd.DataFrame]) -> Any:
     hv = holoviews()
     values = 100 * np.array(row.spread, float).T
@@ -288,7 +328,7 @@ def points_with_errors(
     """Points with bars, all of one colour; `across` and `up` name the axes."""
     hv = holoviews()
     x, y, error = (np.asarray(each, float) for each in (x, y, error))
-    bars = hv.Segments((x, y - error, x, y + error), [across, up, "x1", "y1"])
+    bars = hv.Segments((x, y - error, x, y + error), [across, up, "end of x", "end of y"])
     dots = hv.Scatter((x, y), across, up, label=label)
     return bars.opts(color=color, line_width=1.5) * dots.opts(color=color, size=6)
 

@@ -51,12 +51,13 @@ def likelihood_scan(source: Source) -> Any:
         title=title,
         xlabel="",
         ylabel="−2 ln L / L(best)",
+        xlim=(ends[0], ends[1]),
         ylim=(0, 1.1 * float(np.nanmax(q))),
         legend_position="top",
         fontsize={"title": "10pt", "legend": "8pt"},
         **(FRAME | {"frame_width": _WIDE}),
     )
-    lower = _intervals(of_kind(record, "interval"), name)
+    lower = _intervals(of_kind(record, "interval"), name).opts(xlim=(ends[0], ends[1]))
     return (upper + lower).opts(shared_axes=False).cols(1)
 
 
@@ -112,7 +113,7 @@ def coverage(source: Source) -> Any:
     Parameters
     ----------
     source
-        Rows of `sml_kernel.sbi.coverage.Coverage.rows`, or what has them in its record.
+        Rows of `sml_kernel.sbi.likelihood.coverage.Coverage.rows`, or what has them in its record.
     """
     hv = holoviews()
     record = record_of(source, "coverage", "inferences")
@@ -205,7 +206,10 @@ def _intervals(rows: pd.DataFrame, name: str) -> Any:
         ends = [each for each in (row.low_errors, row.high_errors) if None not in each]
         boxes = [(low, y - 0.25, high, y + 0.25) for low, high in ends]
         box = hv.Rectangles(boxes, [name, "y", "x1", "y1"])
-        parts += [line.opts(color=color, line_width=3), box.opts(color=color, line_color=color)]
+        parts += [
+            line.opts(color=color, line_width=3),
+            box.opts(color=color, alpha=0.4, line_alpha=0),
+        ]
         parts.append(hv.Scatter(([row.value], [y]), name, "y").opts(color=color, size=8))
     if not parts:
         raise ValueError(f"there is no interval to draw: {'; '.join(reasons)}")

@@ -2,7 +2,8 @@
 
 Its record has all that figures are drawn from, binned: rows ``check`` (`Scorecard.rows`),
 ``losses`` (a ratio and fold), ``reliability`` and ``closure`` (`scorecard.curves`), ``spread``
-(a bin of a feature) and ``spread_map`` (a ratio). That of 10,000 members is no larger than of 40.
+(a bin of a feature), ``spread_map`` (a ratio) and, where it is known, ``exact`` (a bin of the exact
+ratio). The record of 10,000 members is no larger than that of 40.
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ from sml_kernel.sbi.scorecard.verdicts import ensemble_checks
 if TYPE_CHECKING:
     import pandas as pd
 
-    from sml_kernel.sbi.ensemble import Fit
     from sml_kernel.sbi.campaign.scoring import Combined
+    from sml_kernel.sbi.ensemble import Fit
 
 #: Events that the two-sample test is given at most: its error is then 0.16 %.
 _TWO_SAMPLE_EVENTS = 100_000
@@ -116,6 +117,8 @@ def _ensemble(
     drawn += [("closure", row) for row in closure_rows(log_ratio, plain, names, _FEATURE_BINS)]
     if np.isfinite(spread).all():  # a median has none, nor has a single member
         drawn += _spread(x, spread, names)
+    if held.exact is not None:
+        drawn += [("exact", row) for row in _exact_rows(log_ratio, held.exact, spread)]
     own = {"subject": pair[0], "against": pair[1], "members": int(combined.members[rows].min())}
     return checks, [(kind, own | row) for kind, row in drawn]
 
@@ -195,6 +198,20 @@ def _spread(x: np.ndarray, spread: np.ndarray, features: Sequence[str]) -> Itera
         names = {"x": features[first], "y": features[second]}
         values = {"x_edges": across, "y_edges": up, "spread": found, "events": counts}
         yield "spread_map", names | values
+
+
+def _exact_rows(
+    log_ratio: np.ndarray, exact: np.ndarray, spread: np.ndarray
+) -> Iterator[dict[str, Any]]:
+    """In bins of the exact log ratio: its mean, the mean of learned − exact and the standard
+    deviation of that over events, and the spread over members."""
+    edges = _quantiles(exact, _FEATURE_BINS)
+    place = np.clip(np.searchsorted(edges, exact, side="right") - 1, 0, len(edges) - 2)
+    for number in np.unique(place):
+        mine = place == number
+        away = log_ratio[mine] - exact[mine]
+        row = {"exact": exact[mine].mean(), "difference": away.mean(), "scatter": away.std()}
+        yield row | {"spread": np.sqrt(np.mean(spread[mine] ** 2)), "events": int(mine.sum())}
 
 
 def _quantiles(values: np.ndarray, bins: int) -> np.ndarray:

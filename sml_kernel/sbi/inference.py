@@ -58,6 +58,11 @@ class Inference:
     members: str
     run: records.Run
 
+    @property
+    def folder(self) -> Path:
+        """Of the record."""
+        return self.run.folder
+
     def __repr__(self) -> str:
         best = self.intervals.estimate
         name = best.parameters[0]
