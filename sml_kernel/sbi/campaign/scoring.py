@@ -8,8 +8,10 @@ block, for some events at a time, and gives back what they say in the mean.
 from __future__ import annotations
 
 import functools
+import hashlib
 import itertools
 import math
+import secrets
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from safetensors.numpy import load_file, save_file
 
 from sml_kernel import records
 from sml_kernel.sbi.campaign import shards
@@ -93,6 +96,9 @@ def out_of_fold(
 ) -> Combined:
     """The ensemble's ratio for all N events of the campaign, each by the members of its fold.
 
+    What was found is kept in ``combined/`` until other members are done: the scorecard and every
+    inference want it.
+
     Parameters
     ----------
     how
@@ -111,7 +117,24 @@ def out_of_fold(
         for part in _parts(campaign, pair, number, len(of_fold), None, how):
             parts.append(part)
             rows.append(of_fold[part.start : part.stop])
-    return _joined(campaign, parts, rows, workers, progress)
+    kept = _kept(campaign, pair, how)
+    if kept.exists():
+        return Combined(**load_file(kept))
+    found = _joined(campaign, parts, rows, workers, progress)
+    kept.parent.mkdir(exist_ok=True)
+    partial = kept.with_name(f".{kept.name}.{secrets.token_hex(8)}")
+    save_file(vars(found), partial)
+    partial.replace(kept)
+    return found
+
+
+def _kept(campaign: Campaign, pair: tuple[str, str], how: str) -> Path:
+    """Where the ratios are kept: named by who is in them."""
+    members = campaign.members()
+    mine = (members.numerator == pair[0]) & (members.reference == pair[1])
+    keys = members[mine & (members.status == "done")]["key"]
+    name = hashlib.sha256(" ".join([how, *keys]).encode()).hexdigest()[:16]
+    return campaign.folder / "combined" / f"{name}.safetensors"
 
 
 def of_events(
