@@ -10,6 +10,7 @@ from sml_kernel import sbi
 SMALL = {"hidden": (16,), "epochs": 10, "learning_rate": 5e-3, "batch": 256}
 
 
+@pytest.mark.filterwarnings("ignore:the pool is worth")  # a small one is enough here
 def test_an_ensemble_measures_a_fraction_with_its_own_uncertainty(tmp_path) -> None:
     family = sbi.MixtureFraction(2.0)
     made = sbi.Ensemble(sbi.draw(family, 5000, seed=6), 24, initialisations=3, **SMALL)
@@ -25,6 +26,15 @@ def test_an_ensemble_measures_a_fraction_with_its_own_uncertainty(tmp_path) -> N
     rows = result.run.rows()
     assert {"fit", "scan", "interval", "refit", "impact"} <= set(rows.kind)
     assert "24 of 24 members" in repr(result)
+    covered = fit.coverage(
+        0.3, events=1000, strengths=strengths, mode="shape", spread=result.spread, toys=300,
+        progress=False,
+    )  # fmt: skip
+    assert covered.plain.error == pytest.approx(np.sqrt(0.6827 * 0.3173 / 300), rel=1e-3)
+    assert covered.plain.fraction > 0.4
+    assert covered.spread is not None
+    assert covered.spread.fraction >= covered.plain.fraction
+    assert (fit.folder / "coverages" / "0001" / "run.json").exists()
 
 
 def test_one_side_of_a_variation_is_not_enough(tmp_path) -> None:

@@ -134,13 +134,24 @@ class Run:
             The record of this time below ``sessions``, numbered from 1, with its commit, versions
             and host; of the same kind with ``-session`` behind it.
         """
-        below = self.folder / "sessions"
-        number = len(list(below.glob("*"))) + 1
         kind = f"{self.provenance()['kind']}-session"
-        own = start(below / f"{number:04d}", kind=kind, parameters=parameters)
+        own = self.part("sessions", kind=kind, parameters=parameters)
         mine = {name: own.provenance()[name] for name in ("host", "pid", "pid_started")}
         self.note(status="running", end=None, error="", **mine)
         return own
+
+    def part(
+        self, below: str, *, kind: str, parameters: Mapping[str, Any], seed: int | None = None
+    ) -> Run:
+        """A run of its own below this one: ``below/0001``, ``below/0002``, …, see `start`."""
+        while True:
+            number = len(list((self.folder / below).glob("*"))) + 1
+            folder = self.folder / below / f"{number:04d}"
+            try:
+                folder.mkdir(parents=True)  # two that ask at once get two numbers
+            except FileExistsError:
+                continue
+            return start(folder, kind=kind, parameters=parameters, seed=seed)
 
     def rows(self, kind: str | None = None) -> pd.DataFrame:
         """All rows in order of time, or those of one kind (see `read`)."""

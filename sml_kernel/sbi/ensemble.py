@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from sml_kernel.sbi.inference import Inference
+    from sml_kernel.sbi.likelihood.coverage import Coverage
     from sml_kernel.sbi.likelihood.ratios import Rates
     from sml_kernel.sbi.likelihood.strengths import Strengths
     from sml_kernel.sbi.likelihood.workspace import ControlRegions
@@ -327,6 +328,60 @@ class Fit:
             control=control,
             intervals=intervals,
             level=level,
+            spread=spread,
+            toys=toys,
+            seed=seed,
+            allow_missing=allow_missing,
+            progress=progress,
+        )
+
+    def coverage(
+        self,
+        at: float,
+        *,
+        events: int | None = None,
+        strengths: Strengths | None = None,
+        mode: str = "both",
+        rates: Rates | None = None,
+        spread: float | None = None,
+        toys: int = 1000,
+        seed: int = 0,
+        allow_missing: bool = False,
+        progress: bool = True,
+    ) -> Coverage:
+        """How often the interval of this ensemble holds the true strength; recorded.
+
+        Toys are drawn from the campaign's own events by their labels and weights, and fitted with
+        the ratios that networks learned, out of fold. That of the procedure, training included,
+        wants ensembles that are trained anew: `measure_coverage`.
+
+        Parameters
+        ----------
+        at
+            The true strength.
+        events
+            Of each toy in mode ``shape``; in the others Poisson about the yields.
+        strengths, mode, rates
+            As for `infer`.
+        spread
+            σ of the estimate that the networks bring, as `infer` found it; None: without.
+        toys, seed
+            How many, and of what random stream.
+
+        Raises
+        ------
+        MissingError
+            Members are missing.
+        """
+        from sml_kernel.sbi import verification
+
+        return verification.cover(
+            self,
+            at,
+            events=events,
+            strengths=strengths,
+            mode=mode,
+            rates=rates,
             spread=spread,
             toys=toys,
             seed=seed,
