@@ -7,74 +7,34 @@ million events is drawn as soon as one of 40.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from sml_kernel import records
 from sml_kernel.plots.canvas import FALSE, GREY, TRUE, holoviews
+from sml_kernel.plots.panels import (
+    BELOW,
+    LEGEND,
+    around,
+    core,
+    frame_of,
+    middle,
+    of_kind,
+    points_with_errors,
+    reach,
+    record_of,
+    steps,
+    with_ratios,
+)
 
 if TYPE_CHECKING:
-    from typing import TypeAlias
-
-    from sml_kernel.sbi import Fit, Inference
-
-    #: What rows are taken from.
-    Source: TypeAlias = "Fit | Inference | records.Run | pd.DataFrame | str | os.PathLike[str]"
+    from sml_kernel.plots.panels import Source
 
 #: Of folds, told apart by colour-blind readers too (Okabe and Ito).
 _FOLDS = (TRUE, "#E69F00", "#009E73", "#CC79A7", "#56B4E9", FALSE)
-_SMALL = {"frame_width": 250, "frame_height": 170}
-_BELOW = {"frame_height": 75, "yticks": 3, "title": ""}  # of a panel with ratios below another
-_LEGEND = {"spacing": 0, "padding": 4, "glyph_height": 14, "background_fill_alpha": 0.6}
 _MOST = 6  # features that are shown if none is named
-
-
-def record_of(source: Source, kind: str, below: str) -> pd.DataFrame:
-    """All rows of one record: of a fit the newest that has rows of a kind.
-
-    Parameters
-    ----------
-    source
-        Rows; or an inference, a run, a fit, or the folder of one of these.
-    below
-        Where a fit has such records: ``"scorecards"`` or ``"inferences"``.
-
-    Raises
-    ------
-    ValueError
-        There are none.
-    """
-    if isinstance(source, pd.DataFrame):
-        of_kind(source, kind)
-        return source
-    folder = Path(source) if isinstance(source, str | os.PathLike) else source.folder
-    for each in [folder, *sorted(folder.glob(f"{below}/[0-9]*"), reverse=True)]:
-        rows = records.read(each)
-        if len(rows) and (rows.kind == kind).any():
-            return rows
-    raise ValueError(
-        f"no row of kind {kind!r} in {folder}, nor in {below} there: fit.scorecard() and "
-        "fit.infer(…) write them"
-    )
-
-
-def of_kind(rows: pd.DataFrame, kind: str) -> pd.DataFrame:
-    """The rows of one kind, without the columns of others.
-
-    Raises
-    ------
-    ValueError
-        There are none.
-    """
-    found = rows[rows.kind == kind] if len(rows) else rows
-    if found.empty:
-        raise ValueError(f"these records have no row of kind {kind!r}")
-    return found.dropna(axis="columns", how="all")
 
 
 def reliability(source: Source, ratio: str | None = None) -> Any:
@@ -84,17 +44,18 @@ def reliability(source: Source, ratio: str | None = None) -> Any:
     Parameters
     ----------
     source
-        See `record_of`.
+        See `panels.record_of`.
     ratio
         Its numerator; None: all.
     """
     hv = holoviews()
     upper: list[Any] = []
     lower: list[Any] = []
-    for name, points in _ratios(_of_scorecard(source, "reliability"), ratio):
+    ratios = _ratios(_of_scorecard(source, "reliability"), ratio)
+    for name, points in ratios:
         x, y, divided = (f"{each} of {name}" for each in ("predicted", "observed", "both"))
-        low, high = _around(points.predicted, 0.08)
-        shown = {"xlim": (low, high), **_frame()}
+        low, high = around(points.predicted, 0.08)
+        shown = {"xlim": (low, high), **frame_of(len(ratios))}
         figure = hv.Curve(([0, 1], [0, 1]), x, y).opts(color=GREY)
         figure *= points_with_errors(points.predicted, points.observed, points.error, x, y, TRUE)
         title = f"{name}\n{_members(points)}"
@@ -105,8 +66,8 @@ def reliability(source: Source, ratio: str | None = None) -> Any:
         below = hv.HLine(1).opts(color=GREY, line_width=1)
         below *= points_with_errors(points.predicted, values, errors, x, divided, TRUE)
         labels = {"xlabel": "predicted share of the numerator", "ylabel": "obs. / pred."}
-        lower.append(below.opts(ylim=_reach(values, errors), **labels, **(shown | _BELOW)))
-    return _pairs(upper, lower)
+        lower.append(below.opts(ylim=reach(values, errors), **labels, **(shown | BELOW)))
+    return with_ratios(upper, lower)
 
 
 def closure(source: Source, ratio: str | None = None, features: Sequence[str] | None = None) -> Any:
@@ -117,7 +78,7 @@ def closure(source: Source, ratio: str | None = None, features: Sequence[str] | 
     Parameters
     ----------
     source
-        See `record_of`.
+        See `panels.record_of`.
     ratio
         Its numerator; None: all.
     features
@@ -125,17 +86,18 @@ def closure(source: Source, ratio: str | None = None, features: Sequence[str] | 
     """
     upper: list[Any] = []
     lower: list[Any] = []
+    drawn = []
     for name, rows in _ratios(_of_scorecard(source, "closure"), ratio):
-        chosen = _worst(rows) if features is None else list(features)
-        for feature in chosen:
+        for feature in _worst(rows) if features is None else features:
             bins = rows[rows.feature == feature]
             if bins.empty:
                 known = ", ".join(rows.feature.unique())
                 raise ValueError(f"no feature {feature!r}; there are {known}")
-            legend = not upper
-            upper.append(_histograms(name, feature, bins, legend))
-            lower.append(_closure_ratio(name, feature, bins))
-    return _pairs(upper, lower)
+            drawn.append((name, feature, bins))
+    for panel in drawn:
+        upper.append(_histograms(*panel, frame_of(len(drawn)), legend=not upper))
+        lower.append(_closure_ratio(*panel, frame_of(len(drawn))))
+    return with_ratios(upper, lower)
 
 
 def losses(source: Source, ratio: str | None = None) -> Any:
@@ -147,27 +109,33 @@ def losses(source: Source, ratio: str | None = None) -> Any:
     Parameters
     ----------
     source
-        See `record_of`.
+        See `panels.record_of`.
     ratio
         Its numerator; None: all.
     """
     hv = holoviews()
     figures = []
-    for name, folds in _ratios(_of_scorecard(source, "losses"), ratio):
+    ratios = _ratios(_of_scorecard(source, "losses"), ratio)
+    for name, folds in ratios:
         parts: list[Any] = []
+        ends = [edges[place] for edges in folds.edges for place in (0, -1)]
         for row, color in zip(folds.itertuples(), _FOLDS * len(folds), strict=False):
             counts, edges = np.array(row.counts), np.array(row.edges)
-            x, y = _steps(edges[:-1], edges[1:], counts)
+            x, y = steps(edges[:-1], edges[1:], counts)
             area = hv.Area((x, y), f"loss {name}", "members", label=f"fold {row.fold:.0f}")
             parts.append(area.opts(color=color, alpha=0.45, line_color=color))
             if "optimum" in folds and np.isfinite(row.optimum):
                 parts.append(hv.VLine(row.optimum).opts(color=color, line_dash="dashed"))
+                ends.append(row.optimum)
         both = hv.Overlay(parts).opts(
+            xlim=around(ends, 0.03),
             xlabel="balanced cross-entropy, held out",
             title=f"{name}\n{_states(folds)}",
             show_legend=len(folds) > 1,
             legend_position="top_right",
-            **_frame(),
+            legend_opts=LEGEND,
+            xticks=4,
+            **frame_of(len(ratios)),
         )
         figures.append(both)
     return hv.Layout(figures).opts(shared_axes=False).cols(min(3, len(figures)))
@@ -181,7 +149,7 @@ def spread(source: Source, ratio: str | None = None) -> Any:
     Parameters
     ----------
     source
-        See `record_of`.
+        See `panels.record_of`.
     ratio
         Its numerator; None: all.
     """
@@ -193,21 +161,19 @@ def spread(source: Source, ratio: str | None = None) -> Any:
         found = of_kind(record, "spread_map")
         maps = {name: rows.iloc[0] for name, rows in _ratios(found, ratio)}
     figures = []
+    frame = frame_of(3 if maps else profiles.subject.nunique())
     for name, rows in _ratios(profiles, ratio):
         wanted = (maps[name].x, maps[name].y) if name in maps else rows.feature.unique()
         for feature in wanted:
             bins = rows[rows.feature == feature]
-            x, y = _steps(bins.low, bins.high, 100 * bins.spread)
+            x, y = steps(bins.low, bins.high, 100 * bins.spread)
             curve = hv.Curve((x, y), feature, f"spread {feature} {name}")
-            shown: dict[str, Any] = {"xlim": _core(bins), "ylim": (0, 1.15 * float(np.nanmax(y)))}
-            title = f"{name}\n{_members(rows)}"
-            figures.append(
-                curve.opts(
-                    color=TRUE, ylabel="σ of one network / %", title=title, **shown, **_frame()
-                )
-            )
+            shown: dict[str, Any] = {"xlim": core(bins), "ylim": (0, 1.15 * float(np.nanmax(y)))}
+            shown |= {"ylabel": "σ of one network / %", "title": f"{name}\n{_members(rows)}"}
+            figures.append(curve.opts(color=TRUE, **shown, **frame))
         if name in maps:
-            figures.append(_map(name, maps[name], [rows[rows.feature == each] for each in wanted]))
+            across = [rows[rows.feature == each] for each in wanted]
+            figures.append(_map(name, maps[name], across, frame))
     columns = 3 if maps else min(3, len(figures))
     return hv.Layout(figures).opts(shared_axes=False).cols(columns)
 
@@ -221,7 +187,7 @@ def against_exact(source: Source, ratio: str | None = None) -> Any:
     Parameters
     ----------
     source
-        See `record_of`.
+        See `panels.record_of`.
     ratio
         Its numerator; None: all.
 
@@ -232,7 +198,8 @@ def against_exact(source: Source, ratio: str | None = None) -> Any:
     """
     hv = holoviews()
     figures = []
-    for name, bins in _ratios(_of_scorecard(source, "exact"), ratio):
+    ratios = _ratios(_of_scorecard(source, "exact"), ratio)
+    for name, bins in ratios:
         x, y = f"log ratio of {name}", f"difference of {name}"
         band = (bins.exact, -bins.spread, bins.spread)
         figure = hv.Area(band, x, [y, "upper"], label="σ of one network")
@@ -241,22 +208,23 @@ def against_exact(source: Source, ratio: str | None = None) -> Any:
         figure *= points_with_errors(
             bins.exact, bins.difference, bins.scatter, x, y, TRUE, label="ensemble"
         )
-        reach = 1.25 * float(max(bins.spread.max(), (bins.difference.abs() + bins.scatter).max()))
+        highest = 1.5 * float(max(bins.spread.max(), (bins.difference.abs() + bins.scatter).max()))
         figures.append(
             figure.opts(
                 title=f"{name}\n{_members(bins)}",
                 xlabel="exact log ratio",
                 ylabel="learned − exact",
-                ylim=(-reach, reach),
-                legend_position="top",
-                legend_opts=_LEGEND,
-                **_frame(),
+                xlim=around(bins.exact, 0.04),
+                ylim=(-highest, highest),
+                legend_position="top_right",
+                legend_opts=LEGEND,
+                **frame_of(len(ratios)),
             )
         )
     return hv.Layout(figures).opts(shared_axes=False).cols(min(3, len(figures)))
 
 
-def _map(name: str, row: Any, bins: list[pd.DataFrame]) -> Any:
+def _map(name: str, row: Any, bins: list[pd.DataFrame], frame: dict[str, Any]) -> Any:
     hv = holoviews()
     values = 100 * np.array(row.spread, float).T
     mesh = hv.QuadMesh(
@@ -266,27 +234,29 @@ def _map(name: str, row: Any, bins: list[pd.DataFrame]) -> Any:
         cmap="cividis",
         colorbar=True,
         clabel="σ of one network / %",
-        xlim=_core(bins[0]),
-        ylim=_core(bins[1]),
+        xlim=core(bins[0]),
+        ylim=core(bins[1]),
         title=f"{name}\nover both",
-        **_frame(),
+        **frame,
     )
 
 
-def _histograms(name: str, feature: str, bins: pd.DataFrame, legend: bool) -> Any:
+def _histograms(
+    name: str, feature: str, bins: pd.DataFrame, frame: dict[str, Any], legend: bool
+) -> Any:
     """Densities of one feature; what is compared has bars, the reference is where it came from."""
     hv = holoviews()
     axis, width = f"density of {feature}, {name}", bins.high - bins.low
     numerator = hv.Area(
-        _steps(bins.low, bins.high, bins.numerator / width), feature, axis, label="numerator"
+        steps(bins.low, bins.high, bins.numerator / width), feature, axis, label="numerator"
     )
     reference = hv.Curve(
-        _steps(bins.low, bins.high, bins.reference / width), feature, axis, label="reference"
+        steps(bins.low, bins.high, bins.reference / width), feature, axis, label="reference"
     )
     figure = numerator.opts(color=TRUE, alpha=0.3, line_alpha=0)
     figure *= reference.opts(color=GREY, line_width=2)
     figure *= points_with_errors(
-        _middle(bins),
+        middle(bins),
         bins.reweighted / width,
         bins.reweighted_error / width,
         feature,
@@ -299,38 +269,27 @@ def _histograms(name: str, feature: str, bins: pd.DataFrame, legend: bool) -> An
         title=name,
         xlabel="",
         ylabel="density",
-        xlim=_core(bins),
+        xlim=core(bins),
         ylim=(0, (1.75 if legend else 1.25) * highest),
         show_legend=legend,
         legend_position="top_right",
-        legend_opts=_LEGEND,
-        **_frame(),
+        legend_opts=LEGEND,
+        **frame,
     )
 
 
-def _closure_ratio(name: str, feature: str, bins: pd.DataFrame) -> Any:
+def _closure_ratio(name: str, feature: str, bins: pd.DataFrame, frame: dict[str, Any]) -> Any:
     hv = holoviews()
     axis, band = f"closure of {feature}, {name}", bins.numerator_error / bins.numerator
-    x, low = _steps(bins.low, bins.high, 1 - band)
-    high = _steps(bins.low, bins.high, 1 + band)[1]
+    x, low = steps(bins.low, bins.high, 1 - band)
+    high = steps(bins.low, bins.high, 1 + band)[1]
     area = hv.Area((x, low, high), feature, [axis, "upper"])
     figure = area.opts(color=TRUE, alpha=0.3, line_alpha=0)
     figure *= hv.HLine(1).opts(color=GREY, line_width=1)
     values, errors = (bins[each] / bins.numerator for each in ("reweighted", "reweighted_error"))
-    figure *= points_with_errors(_middle(bins), values, errors, feature, axis, FALSE)
-    shown = {"xlim": _core(bins), "ylim": _reach(values, errors), "xlabel": feature}
-    return figure.opts(ylabel="rew. / num.", **shown, **(_frame() | _BELOW))
-
-
-def points_with_errors(
-    x: Any, y: Any, error: Any, across: str, up: str, color: str, label: str = ""
-) -> Any:
-    """Points with bars, all of one colour; `across` and `up` name the axes."""
-    hv = holoviews()
-    x, y, error = (np.asarray(each, float) for each in (x, y, error))
-    bars = hv.Segments((x, y - error, x, y + error), [across, up, "end of x", "end of y"])
-    dots = hv.Scatter((x, y), across, up, label=label)
-    return bars.opts(color=color, line_width=1.5) * dots.opts(color=color, size=6)
+    figure *= points_with_errors(middle(bins), values, errors, feature, axis, FALSE)
+    shown = {"xlim": core(bins), "ylim": reach(values, errors), "xlabel": feature}
+    return figure.opts(ylabel="rew. / num.", **shown, **(frame | BELOW))
 
 
 def _of_scorecard(source: Source, kind: str) -> pd.DataFrame:
@@ -368,53 +327,3 @@ def _states(folds: pd.DataFrame) -> str:
     text += f", {pending:,} pending" if pending else ""
     text += f", {infinite:,} not finite" if infinite else ""
     return text + (f", {beyond:,} beyond the axis" if beyond else "")
-
-
-def _steps(low: Any, high: Any, values: Any) -> tuple[np.ndarray, np.ndarray]:
-    """The outline of a histogram, whose bins may have gaps."""
-    return np.column_stack([low, high]).ravel(), np.repeat(np.asarray(values, float), 2)
-
-
-def _core(bins: pd.DataFrame) -> tuple[float, float]:
-    """Limits that cut the outermost bins, which reach to the farthest event, to a fair size."""
-    low, high = float(bins.low.min()), float(bins.high.max())
-    if len(bins) < 4:
-        return low, high
-    first, last = float(bins.high.min()), float(bins.low.max())
-    beyond = 0.3 * (last - first)
-    return max(low, first - beyond), min(high, last + beyond)
-
-
-def _middle(bins: pd.DataFrame) -> pd.Series:
-    """Where a bin's point is: in the middle of what is shown of it."""
-    low, high = _core(bins)
-    return (bins.low.clip(lower=low) + bins.high.clip(upper=high)) / 2
-
-
-def _around(values: pd.Series, margin: float) -> tuple[float, float]:
-    low, high = float(values.min()), float(values.max())
-    margin = max(margin * (high - low), 1e-3)
-    return low - margin, high + margin
-
-
-def _reach(values: pd.Series, errors: pd.Series) -> tuple[float, float]:
-    """Limits around 1, wide enough for all points, and no wider than ± 1."""
-    away = float(np.nanmax((values - 1).abs() + errors))
-    away = min(max(1.1 * away, 0.02), 1.0)
-    return 1 - away, 1 + away
-
-
-def _frame() -> dict[str, Any]:
-    return {**_SMALL, "fontsize": {"title": "9pt", "labels": "9pt", "legend": "8pt"}}
-
-
-def _pairs(upper: list[Any], lower: list[Any]) -> Any:
-    """Panels in rows of three, each with its own panel below."""
-    hv = holoviews()
-    columns = min(3, len(upper))
-    figures: list[Any] = []
-    for start in range(0, len(upper), columns):
-        for row in (upper, lower):
-            some = row[start : start + columns]
-            figures += [*some, *(hv.Empty() for _ in range(columns - len(some)))]
-    return hv.Layout(figures).opts(shared_axes=True).cols(columns)

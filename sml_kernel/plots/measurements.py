@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 
 from sml_kernel.plots.canvas import FALSE, FRAME, GREY, TRUE, holoviews
-from sml_kernel.plots.ensembles import of_kind, points_with_errors, record_of
+from sml_kernel.plots.panels import of_kind, points_with_errors, record_of
 
 if TYPE_CHECKING:
-    from sml_kernel.plots.ensembles import Source
+    from sml_kernel.plots.panels import Source
 
 _METHODS = {"wilks": TRUE, "neyman": FALSE}
 _VARIANTS = {"plain": TRUE, "spread": FALSE}
@@ -53,7 +53,8 @@ def likelihood_scan(source: Source) -> Any:
         ylabel="−2 ln L / L(best)",
         xlim=(ends[0], ends[1]),
         ylim=(0, 1.1 * float(np.nanmax(q))),
-        legend_position="top",
+        legend_position="top_right",
+        legend_opts={"location": "top_center", "background_fill_alpha": 0.6},
         fontsize={"title": "10pt", "legend": "8pt"},
         **(FRAME | {"frame_width": _WIDE}),
     )
@@ -113,10 +114,10 @@ def coverage(source: Source) -> Any:
     Parameters
     ----------
     source
-        Rows of `sml_kernel.sbi.likelihood.coverage.Coverage.rows`, or what has them in its record.
+        Rows of `sbi.Coverage.rows`, or what has them in its record.
     """
     hv = holoviews()
-    record = record_of(source, "coverage", "inferences")
+    record = record_of(source, "coverage", "coverages")
     rows, single = of_kind(record, "coverage"), of_kind(record, "coverage_ensemble")
     level, first = float(rows.level.iloc[0]), rows.iloc[0]
     parts: list[Any] = []
@@ -130,7 +131,8 @@ def coverage(source: Source) -> Any:
         f"{_NAMES[row.variant]}, at {row.at:g}: {verdicts[bool(row.passed)]}"
         for row in rows.itertuples()
     ]
-    made = f"{first.ensembles:,.0f} ensembles, {first.toys:,.0f} toys"
+    several = "s" if first.ensembles > 1 else ""
+    made = f"{first.ensembles:,.0f} ensemble{several}, {first.toys:,.0f} toys"
     return hv.Overlay(parts).opts(
         title=f"Coverage of the {level:.2%} interval\n{made}, {rows.failed.sum():,.0f} fits failed",
         xlabel="",
@@ -228,7 +230,8 @@ def _intervals(rows: pd.DataFrame, name: str) -> Any:
 def _pulls(rows: pd.DataFrame) -> Any:
     """Of the nuisances that were constrained before: free ones have no pull."""
     hv = holoviews()
-    before = hv.VSpan(-1, 1).opts(color=GREY, alpha=0.25) * hv.VLine(0).opts(color=GREY)
+    before = hv.VSpan(-1, 1).opts(color=GREY, alpha=0.25)
+    before *= hv.VLine(0).opts(color=GREY, line_width=1)
     if "pull" not in rows:
         return before.opts(xlim=(-2, 2))
     known = rows.dropna(subset="pull")
