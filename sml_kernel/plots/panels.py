@@ -1,4 +1,4 @@
-"""What figures of ensembles and of measurements share: rows of a record, panels that go together."""
+"""What figures of ensembles and measurements share: rows of a record, panels that go together."""
 
 from __future__ import annotations
 
