@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -157,6 +158,14 @@ def test_a_worker_that_is_killed_costs_nothing(undisturbed, tmp_path) -> None:
         killer.join()
         assert str(fit.progress()) == "24 of 24 members done"
         pd.testing.assert_frame_equal(content(fit), content(undisturbed))
+
+
+def test_a_folder_that_is_removed_and_made_anew_has_new_events(tmp_path) -> None:
+    for seed in (1, 2):
+        problem = sbi.draw(sbi.GaussianShift(1.0), 500, seed=seed)
+        fit = sbi.Ensemble(problem, 4, **SMALL).fit(folder=tmp_path / "c", progress=False)
+        np.testing.assert_array_equal(fit.campaign.events.problem.features, problem.features)
+        shutil.rmtree(tmp_path / "c")
 
 
 def test_one_process_at_a_time(undisturbed) -> None:

@@ -85,7 +85,7 @@ class Campaign:
 
     @property
     def events(self) -> stored.Stored:
-        return stored.load(self.folder.absolute() / "problem")
+        return stored.load(self.folder.absolute() / "problem", self.parameters["problem"])
 
     def plan(self) -> pd.DataFrame:
         """A row a member, as `plan.table` made it."""

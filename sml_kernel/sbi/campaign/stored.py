@@ -97,8 +97,14 @@ def _described(exact: Exact | None) -> list | None:
 
 
 @functools.lru_cache(maxsize=2)
-def load(folder: Path) -> Stored:
-    """What `store` wrote; kept in memory, as every stack of a worker asks for it."""
+def load(folder: Path, digest: str) -> Stored:
+    """What `store` wrote; kept in memory, as every stack of a worker asks for it.
+
+    Parameters
+    ----------
+    digest
+        Of the problem: a folder that was removed and made anew is read anew.
+    """
     from safetensors.numpy import load_file
 
     names = json.loads((folder / _NAMES).read_text())
