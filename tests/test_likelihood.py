@@ -17,6 +17,7 @@ from sml_kernel.sbi.likelihood.fisher import fisher_information
 from sml_kernel.sbi.likelihood.impacts import rank_impacts
 from sml_kernel.sbi.likelihood.interpolation import Interpolation
 from sml_kernel.sbi.likelihood.model import Likelihood
+from sml_kernel.sbi.likelihood.norms import ALPHAS, log_norms
 from sml_kernel.sbi.likelihood.ratios import Rates, Ratios
 from sml_kernel.sbi.likelihood.refits import refit
 from sml_kernel.sbi.likelihood.strengths import Strengths, fraction, offshell, signal_strength
@@ -40,7 +41,8 @@ def nuisanced(events: int = 300, mode: str = "both", seed: int = 4, **others) ->
         shapes[0, a] = [np.exp(t * (x - 1) - t**2 / 2) for t in tilts]
     shapes[1, 1] = [np.exp(t * x**2) * math.sqrt(1 - 2 * t) for t in (-0.1, 0.05)]
     rates[0, 0], rates[1, 1] = (0.95, 1.06), (1.1, 0.9)
-    ratios = replace(shifted(x), nuisances=("jes", "tes"), variation=shapes,
+    norms = np.array([[log_norms(*each) for each in of_process] for of_process in shapes])
+    ratios = replace(shifted(x), nuisances=("jes", "tes"), variation=shapes, norms=norms,
                      weights=rng.uniform(0.5, 1.5, events))  # fmt: skip
     given = {"normalisations": {"k": ("background",)}, "spread": 0.1} | others
     expected = Rates(np.array([90.0, 210.0]), np.array([3.0, 5.0]), rates)
@@ -69,12 +71,73 @@ def test_slope_of_the_interpolation(alpha: float) -> None:
     assert each.slope(alpha) == pytest.approx(by_differences, abs=1e-8)
 
 
+# ------------------------------------------------------------------------------- normalisation
+
+
+def scaled(x: np.ndarray, weights: np.ndarray, norms: bool = True) -> Ratios:
+    """Exact ratios to N(0, 1) of N(1.5, 1) and N(0, 1), which a nuisance moves both by ±.2."""
+    ratio = np.array([np.exp(1.5 * x - 1.125), np.ones(len(x))])
+    shapes = np.array([[[np.exp(t * (x - m) - 0.02) for t in (-0.2, 0.2)]] for m in (1.5, 0)])
+    found = Ratios(PROCESSES, ratio, ("scale",), shapes, weights)
+    if not norms:
+        return found
+    nominal = weights * ratio  # weights are those of N(0, 1)
+    return replace(found, norms=np.array(
+        [[log_norms(*shapes[c, 0], nominal[c])] for c in range(2)]))  # fmt: skip
+
+
+def test_the_mean_of_an_interpolation_is_the_exact_one() -> None:
+    """g± of a normal x moved by ±t: ln E[g] = t² (α² − |α|)/2 beyond ±1, and 0 at −1, 0, 1."""
+    x = np.linspace(-12, 12, 4801)
+    weights = np.exp(-(x**2) / 2)
+    found = log_norms(np.exp(-0.2 * x - 0.02), np.exp(0.2 * x - 0.02), weights)
+    beyond = np.abs(ALPHAS) >= 1
+    exact = 0.02 * (ALPHAS**2 - np.abs(ALPHAS))
+    assert found[beyond] == pytest.approx(exact[beyond], abs=1e-9)
+    assert found[ALPHAS == 0] == pytest.approx([0], abs=1e-12)
+    with pytest.raises(InputError, match="look for variations g that are far from 1"):
+        log_norms(np.full(3, 5e-4), np.full(3, 100.0))
+
+
+def test_a_nuisance_beyond_its_variations_is_found() -> None:
+    """What is expected at α = 1.5, exactly: g₊^1.5 over its mean is the normal moved by .3."""
+    x = np.linspace(-9, 12, 4001)
+    density = [np.exp(-((x - mean) ** 2) / 2) for mean in (1.8, 0.3)]
+    expected = [750 * density[0] / density[0].sum(), 4250 * density[1] / density[1].sum()]
+    reference = np.exp(-(x**2) / 2)
+    events = scaled(x, reference).weighted(expected[0] + expected[1])
+    rates = Rates(np.array([750.0, 4250.0]))
+    likelihood = Likelihood(
+        events, rates, signal_strength(PROCESSES), "shape", auxiliary={"scale": 1.5}
+    )
+    best = estimate(likelihood)
+    assert best.valid
+    assert best.value == pytest.approx(1, abs=1e-2)
+    assert best.nuisances["scale"][0] == pytest.approx(1.5, abs=1e-2)
+    plain = estimate(replace(likelihood, ratios=replace(events, norms=None)))
+    assert abs(plain.nuisances["scale"][0] - 1.5) > 0.1, "the norms are what this test is about"
+
+
+def test_a_nuisance_ends_at_the_limit_of_what_is_known_and_says_so() -> None:
+    x, far = np.linspace(-9, 12, 4001), np.random.default_rng(2).normal(2.0, 1, 500)
+    norms = scaled(x, np.exp(-(x**2) / 2)).norms
+    events = replace(scaled(far, np.ones(500), norms=False), norms=norms)
+    likelihood = Likelihood(events, Rates(np.array([0.1, 500.0])), signal_strength(PROCESSES))
+    held = estimate(likelihood, {"mu": 1.0})
+    assert held.nuisances["scale"][0] == pytest.approx(5, abs=1e-4)
+    assert "scale ended at the limit of what is known" in held.reason
+    beyond = estimate(likelihood, {"scale": 5.5})
+    assert not beyond.valid
+    assert "scale = 5.5 is not in its limits" in beyond.reason
+
+
 # -------------------------------------------------------------------------------------- formula
 
 
 @pytest.mark.parametrize("mode", ["shape", "yield", "both"])
 def test_value_is_the_formula_written_out(mode: str) -> None:
     likelihood = nuisanced(40, mode)
+    likelihood = replace(likelihood, ratios=replace(likelihood.ratios, norms=None))
     values = {"mu": 1.3, "k": 0.9, "jes": 0.4, "tes": -1.5, "mc_signal": 0.7,
               "mc_background": -0.2, "spread": 0.8}  # fmt: skip
     names = [name for name in values if name != "spread" or mode != "yield"]
@@ -213,7 +276,7 @@ def test_all_kinds_of_parameters_are_fitted_together() -> None:
     assert best.valid, best.reason
     assert set(best.nuisances) == {"k", "jes", "tes", "mc_signal", "mc_background", "spread"}
     minuit = Minuit(likelihood.value, best.values)
-    minuit.errordef, minuit.strategy = 1, 2
+    minuit.errordef, minuit.strategy, minuit.errors = 1, 2, best.errors
     minuit.hesse()
     assert best.errors == pytest.approx(np.array(minuit.errors), rel=1e-3)
     assert best.covariance == pytest.approx(np.array(minuit.covariance), abs=1e-3)

@@ -39,7 +39,8 @@ class Estimate:
     valid
         Whether there is a minimum.
     reason
-        Why not, or why it has no errors (as at a limit, where −2 ln L need not curve); else empty.
+        Why not, or why it has no errors (as at a limit, where −2 ln L need not curve), or that a
+        nuisance ended at the limit of what is known of it; else empty.
     not_positive
         Events whose density is zero or below at `values`, or at the start if there is no fit.
     """
@@ -120,6 +121,9 @@ def estimate(
     """
     first = np.array(likelihood.start if start is None else start, float)
     fixed = _fixed(likelihood, held or {}, first)
+    for value, ends, name in zip(first, likelihood.limits, likelihood.parameters, strict=True):
+        if not ends[0] <= value <= ends[1]:  # MINUIT would move it to the limit, and not say so
+            return _none(likelihood, f"{name} = {value:.6g} is not in its limits {ends}", 0)
     found: list[Estimate] = []
     for begin in _starts(likelihood, first, fixed):
         if not math.isfinite(likelihood.value(begin)):
@@ -220,19 +224,25 @@ def _reported(likelihood: Likelihood, minuit: Any, fixed: np.ndarray, errors: bo
         covariance = covariance_at(likelihood, values, fixed)
         if not (np.diag(covariance)[~fixed] > 0).all():
             reason = "no errors: the second derivatives are not positive there"
-            valid = _at_limit(likelihood, values)  # elsewhere −2 ln L is flat, or a saddle
+            valid = bool(_at_limit(likelihood, values))  # elsewhere −2 ln L is flat, or a saddle
+    if known := [
+        name for name in _at_limit(likelihood, values) if name in likelihood.ratios.nuisances
+    ]:
+        ended = f"{', '.join(known)} ended at the limit of what is known: look at its variations"
+        reason = f"{reason}; {ended}" if reason else ended
     deviations = np.sqrt(np.where(np.diag(covariance) >= 0, np.diag(covariance), np.nan))
     return Estimate(
         likelihood.parameters, values, deviations, covariance, minimum, valid, reason, count
     )
 
 
-def _at_limit(likelihood: Likelihood, values: np.ndarray) -> bool:
-    return any(
-        math.isclose(value, end, rel_tol=1e-6, abs_tol=1e-6)
-        for value, ends in zip(values, likelihood.limits, strict=True)
-        for end in ends
-    )
+def _at_limit(likelihood: Likelihood, values: np.ndarray) -> list[str]:
+    places = zip(likelihood.parameters, values, likelihood.limits, strict=True)
+    return [
+        name
+        for name, value, ends in places
+        if any(math.isclose(value, end, rel_tol=1e-6, abs_tol=1e-6) for end in ends)
+    ]
 
 
 def covariance_at(

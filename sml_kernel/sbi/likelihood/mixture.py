@@ -9,10 +9,11 @@ from functools import cached_property
 import numpy as np
 
 from sml_kernel.sbi.likelihood.interpolation import Interpolation
+from sml_kernel.sbi.likelihood.norms import Normed
 from sml_kernel.sbi.likelihood.ratios import Rates, Ratios
 
 #: A variation that is not 1 everywhere: its process, the place of its parameter, and its factor.
-Varied = tuple[int, int, Interpolation]
+Varied = tuple[int, int, Interpolation | Normed]
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,15 +58,21 @@ class Mixture:
         return densities, factors
 
     @cached_property
-    def event_factors(self) -> list[Varied]:
-        """The factors g."""
-        return self._varied(self.ratios.variation)
+    def event_factors(self) -> Sequence[Varied]:
+        """The factors g, over their means where norms are known."""
+        plain, norms = self._varied(self.ratios.variation), self.ratios.norms
+        if norms is None:
+            return plain
+        places = [self.parameters.index(name) for name in self.ratios.nuisances]
+        return [
+            (c, place, Normed.of(each, norms[c, places.index(place)])) for c, place, each in plain
+        ]
 
     @cached_property
-    def _rate_factors(self) -> list[Varied]:
+    def _rate_factors(self) -> list[tuple[int, int, Interpolation]]:
         return self._varied(self.rates.variation)
 
-    def _varied(self, variation: np.ndarray | None) -> list[Varied]:
+    def _varied(self, variation: np.ndarray | None) -> list[tuple[int, int, Interpolation]]:
         if variation is None:
             return []
         return [

@@ -13,8 +13,9 @@ with the strengths s_c, and each h and g a HistFactory interpolation between α 
 
 The first term is the mode ``yield``, the second ``shape``; ``both`` has both, and all have the
 constraints. a_a is what was measured of α_a elsewhere: 0, but in toys, which throw it. This is the
-likelihood of ATLAS' NSBI (arXiv 2412.01600). Factors g are taken as they are: between the α they
-were learned at, Σ_ref r g need not be 1 exactly.
+likelihood of ATLAS' NSBI (arXiv 2412.01600). Factors g are divided by their means E_c[g(x, α)] if
+these are given (`Ratios.norms`, see `sml_kernel.sbi.likelihood.norms`). The α of an interpolation
+stay within ±5: beyond the grid of these means nothing is known.
 
 *Spread of the ensemble.* Networks that learned from a finite sample give a density whose best μ is
 off by an unknown amount, which retraining shows to have some σ. In the manner of the same paper, a
@@ -33,6 +34,7 @@ from functools import cached_property
 import numpy as np
 
 from sml_kernel.sbi.likelihood.mixture import Mixture
+from sml_kernel.sbi.likelihood.norms import ALPHAS
 from sml_kernel.sbi.likelihood.ratios import Rates, Ratios
 from sml_kernel.sbi.likelihood.strengths import Strengths
 from sml_kernel.sbi.likelihood.workspace import ControlRegions
@@ -161,6 +163,7 @@ class Likelihood:
     def limits(self) -> list[tuple[float, float]]:
         """[P] lower and upper limit of each parameter."""
         limits = dict.fromkeys(self._own, (-np.inf, np.inf))
+        limits |= dict.fromkeys(self.ratios.nuisances, (float(ALPHAS[0]), float(ALPHAS[-1])))
         limits |= dict.fromkeys(self.normalisations, (0.0, np.inf))
         limits[self._own[0]] = (self.strengths.lower, self.strengths.upper)
         if self.control is not None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from sml_kernel.sbi.likelihood.norms import ALPHAS
 from sml_kernel.sbi.problems.origins import InputError
 
 
@@ -32,6 +33,10 @@ class Ratios:
         process has no such nuisance. None: 1 everywhere.
     weights
         [N] of the events; None: 1 each.
+    norms
+        [C, A, K] ln E_c[g_ca(x, α_k)] on the grid `norms.ALPHAS`, from `norms.log_norms`: factors g
+        that are interpolated between variations are divided by E_c[g]. None: they are taken as
+        they are, which is right at α = 0 and ±1 alone.
 
     Raises
     ------
@@ -45,6 +50,7 @@ class Ratios:
     nuisances: tuple[str, ...] = ()
     variation: np.ndarray | None = None
     weights: np.ndarray | None = None
+    norms: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         _unique("processes", self.processes)
@@ -57,6 +63,8 @@ class Ratios:
             _positive("variation", self.variation)
         if self.weights is not None:
             _finite("weights", self.weights, (n,))
+        if self.norms is not None:
+            _finite("norms", self.norms, (c, a, len(ALPHAS)))
 
     @property
     def events(self) -> int:
