@@ -124,7 +124,7 @@ def losses(source: Source, ratio: str | None = None) -> Any:
             x, y = steps(edges[:-1], edges[1:], counts)
             area = hv.Area((x, y), f"loss {name}", "members", label=f"fold {row.fold:.0f}")
             parts.append(area.opts(color=color, alpha=0.45, line_color=color))
-            if "optimum" in folds and np.isfinite(row.optimum):
+            if pd.notna(row.optimum):
                 parts.append(hv.VLine(row.optimum).opts(color=color, line_dash="dashed"))
                 ends.append(row.optimum)
         both = hv.Overlay(parts).opts(

@@ -45,7 +45,8 @@ def likelihood_scan(source: Source) -> Any:
         curve = hv.Curve((belt.mu, belt.critical), name, "q", label="Neyman, from toys")
         parts.append(curve.opts(color=FALSE))
     lost = int(scan.q.isna().sum())
-    title = f"{name} = {whole.value:.4g} ± {whole.error:.2g}, networks' share {whole.spread:.2g}"
+    error = f"± {whole.error:.2g}" if pd.notna(whole.error) else "without an error"
+    title = f"{name} = {whole.value:.4g} {error}, networks' share {whole.spread:.2g}"
     title += f"\n{lost} strengths without a fit" if lost else f"\n{whole.members}"
     upper = hv.Overlay(parts).opts(
         title=title,
@@ -94,11 +95,12 @@ def pulls(source: Source) -> Any:
     )
     parts: list[Any] = [hv.VLine(0).opts(color=GREY, line_width=1)]
     for side, color in (("up", TRUE), ("down", FALSE)):
-        if side in rows:
+        if rows[side].notna().any():
             parts.append(_bars(rows[side], rows.place).opts(color=color, alpha=0.7, line_alpha=0))
     right = hv.Overlay(parts).opts(
         title=f"Impact on {name}: nuisance up blue, down orange",
         xlabel=f"change of {name}",
+        xticks=4,
         **axis,
         **frame,
     )
@@ -165,7 +167,9 @@ def variance_components(source: Source) -> Any:
     hv = holoviews()
     record = record_of(source, "component", "inferences")
     whole, rows = of_kind(record, "measurement").iloc[-1], of_kind(record, "component")
-    share, place = 100 / whole.error**2, np.arange(len(rows))
+    place, known_error = np.arange(len(rows)), pd.notna(whole.error)
+    share = 100 / whole.error**2 if known_error else 1.0
+    unit = f"% of σ² = ({whole.error:.2g})²" if known_error else f"variance of {whole.parameter}"
     shares, errors = (share * rows[each].to_numpy(float) for each in ("variance", "error"))
     boxes = [(x - 0.3, min(0, y), x + 0.3, max(0, y)) for x, y in zip(place, shares, strict=True)]
     bars = hv.Rectangles(boxes, ["x", "y", "x1", "y1"]).opts(color=TRUE, alpha=0.6, line_alpha=0)
@@ -176,7 +180,7 @@ def variance_components(source: Source) -> Any:
     design = f"{first.replicas:.0f} replicas × {first.initialisations:.0f} initialisations"
     return (bars * about * zero).opts(
         title=f"Variance of {whole.parameter} that the networks bring\n{design}",
-        ylabel=f"% of σ² = ({whole.error:.2g})²",
+        ylabel=unit,
         xlabel="",
         xticks=list(zip(place.tolist(), rows.name, strict=True)),
         fontsize={"title": "10pt"},
@@ -201,7 +205,7 @@ def _intervals(rows: pd.DataFrame, name: str) -> Any:
     parts, reasons = [], []
     for row in rows.itertuples():
         reasons += [f"{row.method}: {each}" for each in (row.low_reason, row.high_reason) if each]
-        if not np.isfinite([row.low, row.high]).all():
+        if pd.isna(row.low) or pd.isna(row.high):
             continue
         y, color = place[row.method], _METHODS[row.method]
         line = hv.Segments([(row.low, y, row.high, y)], [name, "y", "x1", "y1"])
@@ -232,9 +236,9 @@ def _pulls(rows: pd.DataFrame) -> Any:
     hv = holoviews()
     before = hv.VSpan(-1, 1).opts(color=GREY, alpha=0.25)
     before *= hv.VLine(0).opts(color=GREY, line_width=1)
-    if "pull" not in rows:
+    known = rows.dropna(subset="pull").astype({"pull": float, "constraint": float})
+    if known.empty:
         return before.opts(xlim=(-2, 2))
-    known = rows.dropna(subset="pull")
     ends = (known.pull - known.constraint, known.place, known.pull + known.constraint, known.place)
     errors = hv.Segments(ends, ["x", "y", "x1", "y1"]).opts(color=TRUE, line_width=2)
     reach = max(2.0, 1.1 * float((known.pull.abs() + known.constraint).max()))

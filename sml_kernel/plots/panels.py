@@ -56,7 +56,7 @@ def record_of(source: Source, kind: str, below: str) -> pd.DataFrame:
 
 
 def of_kind(rows: pd.DataFrame, kind: str) -> pd.DataFrame:
-    """The rows of one kind, without the columns of others.
+    """The rows of one kind; where a number is missing there is nan or None.
 
     Raises
     ------
@@ -66,7 +66,7 @@ def of_kind(rows: pd.DataFrame, kind: str) -> pd.DataFrame:
     found = rows[rows.kind == kind] if len(rows) else rows
     if found.empty:
         raise ValueError(f"these records have no row of kind {kind!r}")
-    return found.dropna(axis="columns", how="all")
+    return found
 
 
 def points_with_errors(

@@ -10,12 +10,10 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sml_kernel import records
 from sml_kernel.sbi.campaign.judging import inflation, log_exact
 from sml_kernel.sbi.scorecard import metrics
 from sml_kernel.sbi.scorecard.bands import Bands, Check
@@ -61,10 +59,8 @@ def assess(
         drawn += rows
     there = table[table.status != "pending"]
     card = scorecard(there, ensembles, planned=len(table), bands=bands)
-    below = Path(fit.folder) / "scorecards"
-    number = len(list(below.glob("*"))) + 1
     asked = {"how": how, "two_sample": two_sample, "bands": vars(card.bands)}
-    run = records.start(below / f"{number:04d}", kind="scorecard", parameters=asked)
+    run = fit.campaign.run.part("scorecards", kind="scorecard", parameters=asked)
     with run.writer("scorecard") as writer:
         for kind, row in [*(("check", row) for row in card.rows()), *drawn]:
             writer.append(kind, **row)
@@ -162,11 +158,11 @@ def _losses(members: pd.DataFrame) -> np.ndarray:
 
 
 def _loss_edges(losses: np.ndarray) -> np.ndarray:
-    """As far as members reach, but for the hundredth at either end that reaches far."""
+    """As far as members reach, but for those beyond four times the range of the middle half."""
     if not len(losses):
         return np.linspace(0, 1, _LOSS_BINS + 1)
-    low, high = np.quantile(losses, (0.01, 0.99))
-    beyond = max(0.5 * (high - low), 1e-6)
+    low, high = np.quantile(losses, (0.25, 0.75))
+    beyond = max(4 * (high - low), 1e-6)
     low, high = max(low - beyond, losses.min()), min(high + beyond, losses.max())
     return np.linspace(low, max(high, low + 1e-6), _LOSS_BINS + 1)
 

@@ -111,7 +111,8 @@ def infer(
     nuisances = len(model.parameters) > 1 and made.estimate.valid
     impacts = rank_impacts(model, made.estimate) if nuisances else None
     asked = {"events": len(data), "mode": mode, "method": intervals, "level": level, "toys": toys}
-    run = _started(fit, asked | {"spread": spread, "members": str(fit.progress())}, seed)
+    asked |= {"spread": spread, "members": str(fit.progress())}
+    run = fit.campaign.run.part("inferences", kind="inference", parameters=asked, seed=seed)
     result = Inference(made, impacts, again, parts, spread, str(fit.progress()), run)
     _record(result)
     return result
@@ -144,12 +145,6 @@ def _pool(fit: Fit, allow_missing: bool, progress: bool) -> Ratios:
     found = learned.ratios(fit, None, allow_missing=allow_missing, progress=progress)
     rows = np.flatnonzero(problem.labels == problem.classes.index(reference))
     return found.take(rows, problem.weights[rows])
-
-
-def _started(fit: Fit, asked: dict[str, Any], seed: int) -> records.Run:
-    below = Path(fit.folder) / "inferences"
-    number = len(list(below.glob("*"))) + 1
-    return records.start(below / f"{number:04d}", kind="inference", parameters=asked, seed=seed)
 
 
 def _record(result: Inference) -> None:
