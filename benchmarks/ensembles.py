@@ -49,9 +49,8 @@ def main() -> None:
     shape = Perceptron(given.features, recipe.hidden, recipe.activation)
     training = events(given.batch * given.steps, given.features, 0)
     held_out = events(given.batch * max(1, given.steps // 4), given.features, 1)
-    chosen = members_at_once(
-        shape, given.batch, len(training.x) + len(held_out.x), device=given.device
-    )
+    many = len(training.x) + len(held_out.x)
+    chosen = members_at_once(shape, given.batch, many, torch.device(given.device))
     product = large_product()
     print(f"{shape.size} parameters, {chosen} at once; a large product: {product:.0f} GFLOP/s")
     parameters = {**vars(given), "chosen": chosen, "product_gflops": product}

@@ -13,13 +13,14 @@ from sml_kernel.sbi.stack.perceptrons import Perceptron, initial
 
 
 @pytest.mark.parametrize("shape", [Perceptron(3, (16, 12)), Perceptron(1, (8,), "ReLU")])
-def test_logits_are_those_of_the_networks(shape: Perceptron, monkeypatch) -> None:
+@pytest.mark.parametrize("way", ["logits", "_stacked"])  # of a CPU, of a GPU
+def test_logits_are_those_of_the_networks(way: str, shape: Perceptron, monkeypatch) -> None:
     monkeypatch.setattr(evaluation, "_LAYER_BYTES", 20_000)  # blocks of members, and one left over
     monkeypatch.setattr(evaluation, "_EVENTS", 100)
     members = [Member(seed, features=(0,) if seed == 2 else None) for seed in range(7)]
     parameters = torch.stack([initial(shape, each.seed, each.features) for each in members])
     x = torch.randn(1050, shape.inputs, generator=torch.Generator().manual_seed(1))
-    found = evaluation.logits(shape, parameters, x)
+    found = getattr(evaluation, way)(shape, parameters, x)
     for member, row, logits in zip(members, parameters, found, strict=True):
         network = Trained(member, shape, row, 1, (0.5,)).network()
         seen = x[:, list(member.features or range(shape.inputs))]

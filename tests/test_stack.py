@@ -11,11 +11,10 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from sml_kernel.sbi.stack import training
 from sml_kernel.sbi.stack.batches import sample
 from sml_kernel.sbi.stack.bootstrap import poisson_weights
 from sml_kernel.sbi.stack.members import Member, Recipe
-from sml_kernel.sbi.stack.perceptrons import Perceptron
-from sml_kernel.sbi.stack.slots import members_at_once
 from sml_kernel.sbi.stack.training import train
 
 CAMPAIGN = 11
@@ -33,6 +32,13 @@ def events(n: int, seed: int, shift: float = 0.5):
 
 TRAINING, VALIDATION = events(1200, 1), events(500, 2)
 RECIPE = Recipe(hidden=(16, 12), batch=64, epochs=12, patience=12)
+
+
+@pytest.fixture(params=["cpu", "gpu"], autouse=True)
+def way(request, monkeypatch):
+    """Both ways in which members train; that of a GPU, which runs on a CPU too."""
+    if request.param == "gpu":
+        monkeypatch.setattr(training.alone, "train", training.together.train)
 
 
 def stacked(members, recipe=RECIPE, **how):
@@ -147,10 +153,10 @@ def test_one_that_diverges_or_has_nothing_to_learn_takes_no_other_down() -> None
     with pytest.raises(ValueError, match="diverged"):
         found[wild].network()
     x, classes, weights, ids = TRAINING
-    training = sample(x, classes, np.where(classes == 2, -1, weights), ids=ids)
+    unlearnable = sample(x, classes, np.where(classes == 2, -1, weights), ids=ids)
     validation = sample(*VALIDATION[:3], ids=VALIDATION[3])
     members = [Member(0), Member(0, classes=(2, 0))]
-    done = {each.member: each for each in train(members, training, validation, RECIPE)}
+    done = {each.member: each for each in train(members, unlearnable, validation, RECIPE)}
     assert "class 2 has a total weight of -" in done[members[1]].failure
     assert done[members[0]].failure is None
 
@@ -174,12 +180,3 @@ def test_a_sample_that_is_not_finite_names_the_row() -> None:
     x[7, 2] = np.nan
     with pytest.raises(ValueError, match="features are not finite, first in row 7"):
         sample(x, classes, weights, ids=ids)
-
-
-def test_a_stack_is_as_large_as_the_cache_and_never_empty() -> None:
-    small, wide = Perceptron(4, (16, 16)), Perceptron(16, (100,) * 4)
-    cache = 16 << 20
-    assert members_at_once(small, 128, 20_000, cache) > 200
-    assert members_at_once(wide, 2048, 20_000, cache) in (1, 2)
-    assert members_at_once(wide, 2048, 20_000, 1) == 1
-    assert members_at_once(small, 128, 10**7, cache) == 4  # memory: 24 bytes an event and member

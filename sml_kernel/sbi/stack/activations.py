@@ -5,8 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from sml_kernel.sbi.stack import kernels
-
 #: Activations by the names that torch.nn gives them.
 ACTIVATIONS = ("SiLU", "ReLU")
 
@@ -15,9 +13,6 @@ def activate_(activation: str, values: Tensor) -> Tensor:
     """One of `ACTIVATIONS`, element by element and in place."""
     if activation == "ReLU":
         return values.clamp_min_(0)
-    if kernels.compiled_for(values):
-        kernels.silu_(values)
-        return values
     return torch.ops.aten.silu.out(values, out=values)
 
 
@@ -25,9 +20,6 @@ def activate_with_slope_(activation: str, values: Tensor, slope: Tensor) -> Tens
     """The same, with what `gradient_` will need in `slope`; both in one piece."""
     if activation == "ReLU":
         return values.clamp_min_(0)  # its own sign is the slope
-    if kernels.compiled_for(values):
-        kernels.silu_with_slope_(values, slope)
-        return values
     # y = zσ and σ + y(1 − σ): the exponential is taken once, where torch's gradient takes it again
     torch.sigmoid(values, out=slope)
     values.mul_(slope)

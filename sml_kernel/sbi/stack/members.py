@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor, nn
 
 from sml_kernel.sbi.stack.losses import LOSSES
@@ -103,3 +105,47 @@ class Trained:
         if self.failure:
             raise ValueError(f"{self.member} has no network: {self.failure}")
         return network(self.shape, self.parameters, self.member.features)
+
+
+@dataclass
+class Progress:
+    """Where a member that trains stands.
+
+    Attributes
+    ----------
+    losses
+        Validation loss after each epoch.
+    best_epoch
+        Of the least, from 1.
+    """
+
+    losses: list[float] = field(default_factory=list)
+    best_epoch: int = 0
+
+    def better(self, loss: float) -> bool:
+        """Note the loss of an epoch; whether none was less."""
+        least = loss < min(self.losses, default=math.inf)
+        self.losses.append(loss)
+        if least:
+            self.best_epoch = len(self.losses)
+        return least
+
+    def finished(self, recipe: Recipe) -> bool:
+        """No patience is left, or no epoch, or the member has diverged."""
+        epochs = len(self.losses)
+        stale = epochs - self.best_epoch >= recipe.patience
+        return stale or epochs == recipe.epochs or not math.isfinite(self.losses[-1])
+
+    def trained(self, member: Member, shape: Perceptron, best: Tensor) -> Trained:
+        """What became of the member, whose best [P] parameters these were."""
+        if math.isfinite(self.losses[-1]):
+            return Trained(member, shape, best, self.best_epoch, tuple(self.losses))
+        epochs = len(self.losses)
+        failure = f"diverged: validation loss {self.losses[-1]} after epoch {epochs}"
+        nothing = torch.full_like(best, math.nan)
+        return Trained(member, shape, nothing, 0, tuple(self.losses), failure)
+
+
+def unlearnable(member: Member, shape: Perceptron, why: Exception) -> Trained:
+    """A member whose events leave nothing to learn."""
+    return Trained(member, shape, torch.full((shape.size,), math.nan), 0, (), str(why))
