@@ -59,12 +59,15 @@ def logits(shape: Perceptron, parameters: Tensor, x: Tensor) -> Tensor:
 
 
 def _compiled(shape: Perceptron, parameters: Tensor, x: Tensor) -> Tensor:
-    net, columns = layout(shape.inputs, shape.hidden), np.ascontiguousarray(x.float().T.numpy())
+    net, columns = (
+        layout(shape.inputs, shape.hidden),
+        np.ascontiguousarray(x.detach().float().cpu().T.numpy()),
+    )
 
     def logits_of(some: np.ndarray) -> np.ndarray:
         return compiled.evaluate(net, shape.activation, some, columns)
 
-    parts = np.array_split(parameters.numpy(), torch.get_num_threads())
+    parts = np.array_split(parameters.detach().numpy(), torch.get_num_threads())
     with ThreadPoolExecutor(len(parts)) as threads:
         return torch.from_numpy(np.concatenate(list(threads.map(logits_of, parts))))
 

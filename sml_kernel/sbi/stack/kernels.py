@@ -34,7 +34,6 @@ def _powers_of_two() -> tuple[np.float32, ...]:
 
 _C0, _C1, _C2, _C3, _C4, _C5 = _powers_of_two()
 _LOG2E = np.float32(1 / math.log(2))
-_LARGEST = np.float32(87)  # e⁸⁷ is a float32, and so is its inverse
 _ROUNDING = np.float32(3 << 22)  # a float32 this large has no binary places: adding it rounds
 
 
@@ -50,10 +49,22 @@ def _times_power_of_two(typing, number, large):  # type: ignore[no-untyped-def]
     return numba.float32(numba.float32, numba.float32), code
 
 
+@intrinsic
+def _clamped(typing, z):  # type: ignore[no-untyped-def]
+    """Into ±87, e⁸⁷ and its inverse being float32: two instructions."""
+
+    def code(context: Any, builder: ir.IRBuilder, signature: Any, given: Any) -> Any:
+        low, high = (ir.Constant(ir.FloatType(), limit) for limit in (-87.0, 87.0))
+        more = builder.select(builder.fcmp_ordered(">", given[0], low), given[0], low)
+        return builder.select(builder.fcmp_ordered("<", more, high), more, high)
+
+    return numba.float32(numba.float32), code
+
+
 @_compiled
 def _exp(z):  # type: ignore[no-untyped-def]
     """2ᵏ·2ᶠ: k is rounded by adding a large number, in whose lowest bits it then stands."""
-    z = min(max(z, -_LARGEST), _LARGEST)
+    z = _clamped(z)
     large = z * _LOG2E + _ROUNDING
     f = z * _LOG2E - (large - _ROUNDING)
     two_to_f = _C0 + f * (_C1 + f * (_C2 + f * (_C3 + f * (_C4 + f * _C5))))
@@ -66,8 +77,8 @@ def _activate(relu, seen, slopes):  # type: ignore[no-untyped-def]
     if relu:
         for place in range(len(seen)):
             z = seen[place]
-            slopes[place] = np.float32(z > _ZERO)
-            seen[place] = max(z, _ZERO)
+            slope = np.float32(z > _ZERO)  # times z: 5 times faster than max(z, 0), and nan stays
+            slopes[place], seen[place] = slope, z * slope
     else:
         for place in range(len(seen)):
             z = seen[place]
@@ -81,7 +92,7 @@ def _activate(relu, seen, slopes):  # type: ignore[no-untyped-def]
 def _activate_alone(relu, seen):  # type: ignore[no-untyped-def]
     if relu:
         for place in range(len(seen)):
-            seen[place] = max(seen[place], _ZERO)
+            seen[place] *= np.float32(seen[place] > _ZERO)
     else:
         for place in range(len(seen)):
             z = seen[place]
@@ -134,11 +145,12 @@ def forward(net, relu, parameters, space, events):  # type: ignore[no-untyped-de
                     parameters, matrix + r * row, row, 1, seen, before + event, stride, wide,
                     parameters, matrix + out * row + r, seen, after + r * stride + event,
                 )  # fmt: skip
-        end = after + out * stride
-        if len(space.slopes):
-            _activate(relu, seen[after:end], space.slopes[after:end])
-        else:
-            _activate_alone(relu, seen[after:end])
+        for begin in range(after, after + out * stride, stride):
+            end = begin + events
+            if len(space.slopes):
+                _activate(relu, seen[begin:end], space.slopes[begin:end])
+            else:
+                _activate_alone(relu, seen[begin:end])
     first, here, logits = net.weights[last], net.rows[last] * stride, space.logits[:events]
     logits[:] = parameters[first + net.padded[last]]
     for row in range(0, net.padded[last], 4):
