@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from sml_kernel.sbi.likelihood.impacts import Impacts, rank_impacts
     from sml_kernel.sbi.likelihood.intervals import Intervals, confidence_intervals
     from sml_kernel.sbi.likelihood.model import Likelihood
+    from sml_kernel.sbi.likelihood.norms import log_norms
     from sml_kernel.sbi.likelihood.ratios import Rates, Ratios
     from sml_kernel.sbi.likelihood.refits import Refits, refit
     from sml_kernel.sbi.likelihood.scans import Scan, scan
@@ -101,6 +102,7 @@ _MODULES = {
     "htautau": "higgs.simulated",
     "judge": "scorecard.metrics",
     "log_ratio": "problems.exact",
+    "log_norms": "likelihood.norms",
     "logits": "stack.evaluation",
     "measure_coverage": "likelihood.coverage",
     "members_needed": "scorecard.spread",

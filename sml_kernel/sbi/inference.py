@@ -73,6 +73,7 @@ class Inference:
                     f"  {each.method:7}[{each.low:.4g}, {each.high:.4g}] at "
                     f"{self.intervals.level:.2%}"
                 )
+        lines += [f"  {best.reason}"] if best.reason else []
         return "\n".join([*lines, f"  {self.members}; recorded in {self.run.folder}"])
 
 
