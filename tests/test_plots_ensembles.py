@@ -76,6 +76,15 @@ def test_a_fit_its_folder_and_rows_give_the_same_figure(fit) -> None:
         plots.coverage(fit)
 
 
+def test_of_many_features_the_worst_are_drawn_and_it_says_of_how_many(fit) -> None:
+    rows = scorecard_rows(fit, "closure")
+    many = pd.concat([rows, rows.assign(subject="Z")])  # three ratios, six features each
+    figure = plots.closure(many)
+    assert len(figure) == 2 * 12
+    assert figure.opts.get().kwargs["title"].startswith("12 of 18 worst features of all ratios")
+    assert plots.closure(rows).opts.get().kwargs["title"] == ""
+
+
 def test_every_member_is_in_the_distribution_or_told(fit) -> None:
     table = fit.members(progress=False).reset_index(drop=True)
     some = np.flatnonzero(table.numerator == "SBI")

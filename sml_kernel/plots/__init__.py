@@ -5,9 +5,10 @@ Every function gives a HoloViews object: a notebook shows it, ``+`` puts two sid
 the network, so figures are there offline and after a reload.
 """
 
-from sml_kernel.plots.ensembles import against_exact, closure, losses, reliability, spread
+from sml_kernel.plots.ensembles import against_exact, losses, reliability, spread
 from sml_kernel.plots.measurements import coverage, likelihood_scan, pulls, variance_components
 from sml_kernel.plots.physics import efficiency, event, score_distribution, stages, training
+from sml_kernel.plots.reweighting import closure
 from sml_kernel.plots.studies import scaling, targets
 
 __all__ = [

@@ -1,13 +1,13 @@
 """Figures of an ensemble of networks: what its scorecard recorded.
 
 Each takes a fit, its folder, the folder of one scorecard, or its rows, and draws one panel a ratio
-unless one is named. Nothing is computed from events here, so that a figure of 10,000 networks on a
-million events is drawn as soon as one of 40.
+unless one is named. There are twelve panels at most, as more take minutes to draw and none to look
+at; the title then says of how many ratios they are. Nothing is computed from events here, so that a
+figure of 10,000 networks on a million events is drawn as soon as one of 40.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,12 +17,15 @@ from sml_kernel.plots.canvas import FALSE, GREY, TRUE, holoviews
 from sml_kernel.plots.panels import (
     BELOW,
     LEGEND,
+    PANELS,
     around,
     core,
     frame_of,
-    middle,
+    left_out,
     of_kind,
+    of_scorecard,
     points_with_errors,
+    ratios_of,
     reach,
     record_of,
     steps,
@@ -34,7 +37,6 @@ if TYPE_CHECKING:
 
 #: Of folds, told apart by colour-blind readers too (Okabe and Ito).
 _FOLDS = (TRUE, "#E69F00", "#009E73", "#CC79A7", "#56B4E9", FALSE)
-_MOST = 6  # features that are shown if none is named
 
 
 def reliability(source: Source, ratio: str | None = None) -> Any:
@@ -51,8 +53,8 @@ def reliability(source: Source, ratio: str | None = None) -> Any:
     hv = holoviews()
     upper: list[Any] = []
     lower: list[Any] = []
-    ratios = _ratios(_of_scorecard(source, "reliability"), ratio)
-    for name, points in ratios:
+    ratios = ratios_of(of_scorecard(source, "reliability"), ratio)
+    for name, points in ratios[:PANELS]:
         x, y, divided = (f"{each} of {name}" for each in ("predicted", "observed", "both"))
         low, high = around(points.predicted, 0.08)
         shown = {"xlim": (low, high), **frame_of(len(ratios))}
@@ -67,37 +69,7 @@ def reliability(source: Source, ratio: str | None = None) -> Any:
         below *= points_with_errors(points.predicted, values, errors, x, divided, TRUE)
         labels = {"xlabel": "predicted share of the numerator", "ylabel": "obs. / pred."}
         lower.append(below.opts(ylim=reach(values, errors), **labels, **(shown | BELOW)))
-    return with_ratios(upper, lower)
-
-
-def closure(source: Source, ratio: str | None = None, features: Sequence[str] | None = None) -> Any:
-    """Each feature of the numerator, the reference, and the reference reweighted to the numerator.
-
-    Below, reweighted over numerator, with the statistical band of the numerator.
-
-    Parameters
-    ----------
-    source
-        See `panels.record_of`.
-    ratio
-        Its numerator; None: all.
-    features
-        Which; None: the six that close worst, in their order.
-    """
-    upper: list[Any] = []
-    lower: list[Any] = []
-    drawn = []
-    for name, rows in _ratios(_of_scorecard(source, "closure"), ratio):
-        for feature in _worst(rows) if features is None else features:
-            bins = rows[rows.feature == feature]
-            if bins.empty:
-                known = ", ".join(rows.feature.unique())
-                raise ValueError(f"no feature {feature!r}; there are {known}")
-            drawn.append((name, feature, bins))
-    for panel in drawn:
-        upper.append(_histograms(*panel, frame_of(len(drawn)), legend=not upper))
-        lower.append(_closure_ratio(*panel, frame_of(len(drawn))))
-    return with_ratios(upper, lower)
+    return with_ratios(upper, lower).opts(title=left_out(len(ratios), PANELS))
 
 
 def losses(source: Source, ratio: str | None = None) -> Any:
@@ -115,8 +87,8 @@ def losses(source: Source, ratio: str | None = None) -> Any:
     """
     hv = holoviews()
     figures = []
-    ratios = _ratios(_of_scorecard(source, "losses"), ratio)
-    for name, folds in ratios:
+    ratios = ratios_of(of_scorecard(source, "losses"), ratio)
+    for name, folds in ratios[:PANELS]:
         parts: list[Any] = []
         ends = [edges[place] for edges in folds.edges for place in (0, -1)]
         for row, color in zip(folds.itertuples(), _FOLDS * len(folds), strict=False):
@@ -138,7 +110,8 @@ def losses(source: Source, ratio: str | None = None) -> Any:
             **frame_of(len(ratios)),
         )
         figures.append(both)
-    return hv.Layout(figures).opts(shared_axes=False).cols(min(3, len(figures)))
+    title = left_out(len(ratios), PANELS)
+    return hv.Layout(figures).opts(shared_axes=False, title=title).cols(min(3, len(figures)))
 
 
 def spread(source: Source, ratio: str | None = None) -> Any:
@@ -159,10 +132,11 @@ def spread(source: Source, ratio: str | None = None) -> Any:
     maps = {}
     if profiles.feature.nunique() > 1:
         found = of_kind(record, "spread_map")
-        maps = {name: rows.iloc[0] for name, rows in _ratios(found, ratio)}
+        maps = {name: rows.iloc[0] for name, rows in ratios_of(found, ratio)}
     figures = []
     frame = frame_of(3 if maps else profiles.subject.nunique())
-    for name, rows in _ratios(profiles, ratio):
+    ratios, most = ratios_of(profiles, ratio), PANELS // 3 if maps else PANELS
+    for name, rows in ratios[:most]:
         wanted = (maps[name].x, maps[name].y) if name in maps else rows.feature.unique()
         for feature in wanted:
             bins = rows[rows.feature == feature]
@@ -175,7 +149,8 @@ def spread(source: Source, ratio: str | None = None) -> Any:
             across = [rows[rows.feature == each] for each in wanted]
             figures.append(_map(name, maps[name], across, frame))
     columns = 3 if maps else min(3, len(figures))
-    return hv.Layout(figures).opts(shared_axes=False).cols(columns)
+    title = left_out(len(ratios), most)
+    return hv.Layout(figures).opts(shared_axes=False, title=title).cols(columns)
 
 
 def against_exact(source: Source, ratio: str | None = None) -> Any:
@@ -198,8 +173,8 @@ def against_exact(source: Source, ratio: str | None = None) -> Any:
     """
     hv = holoviews()
     figures = []
-    ratios = _ratios(_of_scorecard(source, "exact"), ratio)
-    for name, bins in ratios:
+    ratios = ratios_of(of_scorecard(source, "exact"), ratio)
+    for name, bins in ratios[:PANELS]:
         x, y = f"log ratio of {name}", f"difference of {name}"
         band = (bins.exact, -bins.spread, bins.spread)
         figure = hv.Area(band, x, [y, "upper"], label="σ of one network")
@@ -221,7 +196,8 @@ def against_exact(source: Source, ratio: str | None = None) -> Any:
                 **frame_of(len(ratios)),
             )
         )
-    return hv.Layout(figures).opts(shared_axes=False).cols(min(3, len(figures)))
+    title = left_out(len(ratios), PANELS)
+    return hv.Layout(figures).opts(shared_axes=False, title=title).cols(min(3, len(figures)))
 
 
 def _map(name: str, row: Any, bins: list[pd.DataFrame], frame: dict[str, Any]) -> Any:
@@ -239,79 +215,6 @@ def _map(name: str, row: Any, bins: list[pd.DataFrame], frame: dict[str, Any]) -
         title=f"{name}\nover both",
         **frame,
     )
-
-
-def _histograms(
-    name: str, feature: str, bins: pd.DataFrame, frame: dict[str, Any], legend: bool
-) -> Any:
-    """Densities of one feature; what is compared has bars, the reference is where it came from."""
-    hv = holoviews()
-    axis, width = f"density of {feature}, {name}", bins.high - bins.low
-    numerator = hv.Area(
-        steps(bins.low, bins.high, bins.numerator / width), feature, axis, label="numerator"
-    )
-    reference = hv.Curve(
-        steps(bins.low, bins.high, bins.reference / width), feature, axis, label="reference"
-    )
-    figure = numerator.opts(color=TRUE, alpha=0.3, line_alpha=0)
-    figure *= reference.opts(color=GREY, line_width=2)
-    figure *= points_with_errors(
-        middle(bins),
-        bins.reweighted / width,
-        bins.reweighted_error / width,
-        feature,
-        axis,
-        FALSE,
-        label="reference, reweighted",
-    )
-    highest = float(max((bins[each] / width).max() for each in ("numerator", "reference")))
-    return figure.opts(
-        title=name,
-        xlabel="",
-        ylabel="density",
-        xlim=core(bins),
-        ylim=(0, (1.75 if legend else 1.25) * highest),
-        show_legend=legend,
-        legend_position="top_right",
-        legend_opts=LEGEND,
-        **frame,
-    )
-
-
-def _closure_ratio(name: str, feature: str, bins: pd.DataFrame, frame: dict[str, Any]) -> Any:
-    hv = holoviews()
-    axis, band = f"closure of {feature}, {name}", bins.numerator_error / bins.numerator
-    x, low = steps(bins.low, bins.high, 1 - band)
-    high = steps(bins.low, bins.high, 1 + band)[1]
-    area = hv.Area((x, low, high), feature, [axis, "upper"])
-    figure = area.opts(color=TRUE, alpha=0.3, line_alpha=0)
-    figure *= hv.HLine(1).opts(color=GREY, line_width=1)
-    values, errors = (bins[each] / bins.numerator for each in ("reweighted", "reweighted_error"))
-    figure *= points_with_errors(middle(bins), values, errors, feature, axis, FALSE)
-    shown = {"xlim": core(bins), "ylim": reach(values, errors), "xlabel": feature}
-    return figure.opts(ylabel="rew. / num.", **shown, **(frame | BELOW))
-
-
-def _of_scorecard(source: Source, kind: str) -> pd.DataFrame:
-    return of_kind(record_of(source, kind, "scorecards"), kind)
-
-
-def _ratios(rows: pd.DataFrame, ratio: str | None) -> list[tuple[str, pd.DataFrame]]:
-    """Name and rows of each ratio, or of the one with this numerator."""
-    found = rows if ratio is None else rows[rows.subject == ratio]
-    if found.empty:
-        known = ", ".join(rows.subject.unique())
-        raise ValueError(f"no ratio of {ratio!r} is recorded; there are {known}")
-    groups = found.groupby(["subject", "against"], sort=False)
-    return [(f"{subject} / {against}", each) for (subject, against), each in groups]
-
-
-def _worst(rows: pd.DataFrame) -> list[str]:
-    known = list(rows.feature.unique())
-    away = (rows.reweighted - rows.numerator) ** 2
-    pulls = away / (rows.reweighted_error**2 + rows.numerator_error**2)
-    worst = pulls.groupby(rows.feature).mean().nlargest(_MOST).index
-    return [name for name in known if name in worst]
 
 
 def _members(rows: pd.DataFrame) -> str:

@@ -25,6 +25,9 @@ LEGEND = {"spacing": 0, "padding": 4, "glyph_height": 14, "background_fill_alpha
 #: Of a panel with ratios below another.
 BELOW = {"frame_height": 75, "yticks": 3, "title": ""}
 
+#: Drawn at most: more take minutes to draw, and none to look at.
+PANELS = 12
+
 
 def record_of(source: Source, kind: str, below: str) -> pd.DataFrame:
     """All rows of one record: of a fit the newest that has rows of a kind.
@@ -129,3 +132,23 @@ def with_ratios(upper: list[Any], lower: list[Any]) -> Any:
             some = row[start : start + columns]
             figures += [*some, *(hv.Empty() for _ in range(columns - len(some)))]
     return hv.Layout(figures).opts(shared_axes=True).cols(columns)
+
+
+def of_scorecard(source: Source, kind: str) -> pd.DataFrame:
+    """Rows of one kind of a scorecard, see `record_of`."""
+    return of_kind(record_of(source, kind, "scorecards"), kind)
+
+
+def ratios_of(rows: pd.DataFrame, ratio: str | None) -> list[tuple[str, pd.DataFrame]]:
+    """Name and rows of each ratio, or of the one with this numerator."""
+    found = rows if ratio is None else rows[rows.subject == ratio]
+    if found.empty:
+        known = ", ".join(rows.subject.unique())
+        raise ValueError(f"no ratio of {ratio!r} is recorded; there are {known}")
+    groups = found.groupby(["subject", "against"], sort=False)
+    return [(f"{subject} / {against}", each) for (subject, against), each in groups]
+
+
+def left_out(found: int, most: int, what: str = "ratios, the first") -> str:
+    """A title that says what is not drawn; empty where all is."""
+    return f"{most} of {found} {what}: name others by ratio=" if found > most else ""
