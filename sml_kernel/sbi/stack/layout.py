@@ -6,6 +6,7 @@ arrives at it has been multiplied by weights of zero, and Adam does not move wha
 
 from __future__ import annotations
 
+import functools
 from typing import NamedTuple
 
 import numpy as np
@@ -94,6 +95,7 @@ class Events(NamedTuple):
     weights: np.ndarray
 
 
+@functools.cache
 def layout(inputs: int, hidden: tuple[int, ...]) -> Layout:
     """Of a network of so many features and hidden widths."""
     widths = np.array([inputs, *hidden])
