@@ -74,6 +74,10 @@ class Inference:
                     f"{self.intervals.level:.2%}"
                 )
         lines += [f"  {best.reason}"] if best.reason else []
+        if self.components is not None and not self.spread:
+            lines += [
+                "  the networks' share is too small for this design to show: its estimate is < 0"
+            ]
         return "\n".join([*lines, f"  {self.members}; recorded in {self.run.folder}"])
 
 
