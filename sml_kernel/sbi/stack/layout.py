@@ -13,7 +13,7 @@ import numpy as np
 
 from sml_kernel.sbi.stack.tiles import EVENTS, ROWS
 
-#: Events of a chunk of a batch: activations of 4x100 and their slopes are then 460 KB, an L2 cache.
+#: Events of a chunk of a batch: activations of 4x100 and their slopes are then 480 KB, an L2 cache.
 CHUNK = 128
 
 
