@@ -2,10 +2,10 @@
 
 Python and torch are not asked between batches, and a network's numbers stay in the cache.
 
-Compiling takes 8 to 12 s of a core, half of it numba's own Python, so that numba keeps the result on
-disk: in ``__pycache__`` beside this file, in the user's cache folder where that cannot be written,
-or where ``NUMBA_CACHE_DIR`` says. A process that finds it there needs 0.8 s. It is
-valid for one type of processor and version of numba, and may be deleted like Python's ``.pyc``.
+Compiling takes 8 to 12 s of a core, half of it numba's own Python, so that numba keeps the result
+on disk: in ``__pycache__`` beside this file, in the user's cache folder where that cannot be
+written, or where ``NUMBA_CACHE_DIR`` says. A process that finds it there needs 0.8 s. It is valid
+for one type of processor and version of numba, and may be deleted like Python's ``.pyc``.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """Matrix products of small networks, in tiles whose sums stay in registers.
 
 A tile of a product is 4 rows of 16 events: eight vectors of 8 are summed while two are loaded, so
-that loads keep up with the arithmetic. On one core of an AMD EPYC 7003 a layer of 64 or 100 runs at 66
-to 89 GFLOP/s so, where MKL's product of 1024 x 1024 reaches 72 to 90, and one of 16 at 39. Vectors
-are written out because compilers do not keep an array of sums in registers by themselves; they are
-of 8 on every machine, and so is the order of sums.
+that loads keep up with the arithmetic. On one core of an AMD EPYC 7003 a layer of 64 or 100 runs
+at 66 to 89 GFLOP/s so, where MKL's product of 1024 x 1024 reaches 72 to 90, and one of 16 at 39.
+Vectors are written out because compilers do not keep an array of sums in registers by themselves;
+they are of 8 on every machine, and so is the order of sums.
 
 Matrices are flat arrays of float32: place, stride of a row, stride of a step. Events lie one after
 another; rows come by 4 and events by 16, what is missing is zeros.
