@@ -26,6 +26,8 @@ TWO_NODES = """\
 #SBATCH --output=/scratch/runs/a/logs/%j.out
 #SBATCH --comment='sml-kernel /scratch/runs/a'
 export OMP_NUM_THREADS=16
+export MALLOC_MMAP_THRESHOLD_=33554432
+export MALLOC_TRIM_THRESHOLD_=268435456
 exec srun --kill-on-bad-exit=1 \\
   /opt/python -m sml_kernel.workers.pinned tls://127.0.0.1:8786 \\
   --name=sml-0badcafe-0 --nthreads=1 --memory-limit=62.5GiB --death-timeout=60 \\
@@ -50,6 +52,8 @@ CPUS_WITHOUT_TLS = """\
 #SBATCH --comment='sml-kernel /my runs/a'
 module load conda
 export OMP_NUM_THREADS=1
+export MALLOC_MMAP_THRESHOLD_=33554432
+export MALLOC_TRIM_THRESHOLD_=268435456
 exec srun --kill-on-bad-exit=1 \\
   /opt/python -m sml_kernel.workers.pinned tcp://10.0.0.1:8786 \\
   --name=sml-0badcafe-0 --nthreads=1 --memory-limit=3.711GiB --death-timeout=60 \\

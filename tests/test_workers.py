@@ -161,6 +161,20 @@ def test_workers_of_this_machine_share_its_memory_however_many_they_are(tmp_path
         workers.wait(timeout_s=30)
         nannies = [one.memory_manager.memory_limit for one in workers.cluster.workers.values()]
         assert [*workers.client.run(memory_limit).values(), *nannies] == [whole // 2] * 4
+        assert max(workers.client.run(page_faults).values()) < 10_000
+
+
+def page_faults():
+    """Of 100 arrays of 4 MB, one after another; 100,000 where each is mapped anew."""
+    import resource
+
+    import numpy as np
+
+    np.ones(1 << 20, np.float32)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(100):
+        np.ones(1 << 20, np.float32)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
 
 def test_another_user_of_this_machine_cannot_run_code_on_its_workers(tmp_path):

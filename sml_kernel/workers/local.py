@@ -8,14 +8,14 @@ import time
 from typing import TYPE_CHECKING, Any, final
 
 from sml_kernel.records import Run
-from sml_kernel.workers import script
+from sml_kernel.workers import allocator, script
 from sml_kernel.workers.limits import check
 from sml_kernel.workers.request import Request, Shape, visible_gpus
 from sml_kernel.workers.table import COLUMNS, table
 
 if TYPE_CHECKING:
     import pandas as pd
-    from distributed import LocalCluster
+    from distributed import LocalCluster, Nanny
 
 
 @final
@@ -78,7 +78,7 @@ class LocalWorkers:
         if self._gpus:
             environment["CUDA_VISIBLE_DEVICES"] = self._gpus[name]
         options = spec["options"] | {"memory_limit": limit}
-        return {"cls": spec["cls"], "options": options | {"env": environment}}
+        return {"cls": _nanny, "options": options | {"env": environment}}
 
     def jobs(self) -> pd.DataFrame:
         """A row a worker, in the columns of Slurm's jobs."""
@@ -123,3 +123,13 @@ class LocalWorkers:
 def _limit_memory(limit: int, dask_worker: Any) -> None:
     """On a worker: the bytes above which it spills, pauses, and is restarted by its nanny."""
     dask_worker.memory_manager.memory_limit = limit
+
+
+def _nanny(*address: str, **options: Any) -> Nanny:
+    """One that starts its worker with the allocator of `allocator`, which only starting can set."""
+    import dask
+    from distributed import Nanny
+
+    name = "distributed.nanny.pre-spawn-environ"
+    with dask.config.set({name: dask.config.get(name) | allocator.WORKER}):
+        return Nanny(*address, **options)

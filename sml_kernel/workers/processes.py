@@ -16,6 +16,7 @@ from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
 
+from sml_kernel.workers import allocator
 from sml_kernel.workers.rank import HEADER_BYTES, Job, Seat, frame, unpack
 
 _TERM_S, _KILL_S, _LEAVE_S = 1.0, 2.0, 3.0
@@ -233,17 +234,12 @@ async def _reader(
     return reader, transport
 
 
-# glibc hands large blocks back to the kernel, and Dask's workers tell it to keep next to nothing:
-# each tensor of a training step is then mapped and zeroed anew, for half of the time of the step.
-_MALLOC = {"MALLOC_MMAP_THRESHOLD_": str(1 << 25), "MALLOC_TRIM_THRESHOLD_": str(1 << 32)}
-
-
 def _environment(seat: Seat) -> dict[str, str]:
     threads = dict.fromkeys(
         ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(seat.threads)
     )
     path = os.pathsep.join(filter(None, [_ROOT, os.environ.get("PYTHONPATH")]))
-    environment = {**os.environ, **threads, **_MALLOC, "PYTHONPATH": path}
+    environment = {**os.environ, **threads, **allocator.RANK, "PYTHONPATH": path}
     environment |= {"RANK": str(seat.rank), "WORLD_SIZE": str(seat.ranks)}
     environment |= {"LOCAL_RANK": str(seat.local_rank), "LOCAL_WORLD_SIZE": str(seat.local_ranks)}
     interface = interface_of(seat.address)

@@ -6,6 +6,7 @@ import shlex
 from dataclasses import dataclass
 
 from sml_kernel.sites import walltime
+from sml_kernel.workers import allocator
 from sml_kernel.workers.request import Request, Shape
 
 
@@ -48,6 +49,7 @@ def text(job: Job) -> str:
     lines += job.request.site.modules
     # one thread a core; Dask's own default of 1 would hold every GPU's host code to one core
     lines.append(f"export OMP_NUM_THREADS={job.request.cores_per_worker}")
+    lines += [f"export {name}={value}" for name, value in allocator.WORKER.items()]
     # a worker that cannot be restarted ends its job, so that the job is seen to be lost
     lines.append("exec srun --kill-on-bad-exit=1 \\\n  " + " \\\n  ".join(_command(job)))
     return "\n".join(lines) + "\n"
