@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sml_kernel.sbi.campaign.scoring import Combined
-    from sml_kernel.sbi.ensemble import Ensemble, Fit, MissingError, open_fit
+    from sml_kernel.sbi.ensemble import Ensemble
+    from sml_kernel.sbi.fit import Fit, MissingError, open_fit
     from sml_kernel.sbi.higgs.challenge_files import read_fair_universe
     from sml_kernel.sbi.higgs.score import Score, challenge_score
     from sml_kernel.sbi.higgs.simulated import expected_yields, htautau
@@ -60,7 +61,7 @@ _MODULES = {
     "Ensemble": "ensemble",
     "Estimate": "likelihood.estimates",
     "Exact": "problems.exact",
-    "Fit": "ensemble",
+    "Fit": "fit",
     "GaussianShift": "problems.exact",
     "Held": "scorecard.metrics",
     "Impacts": "likelihood.impacts",
@@ -70,7 +71,7 @@ _MODULES = {
     "Intervals": "likelihood.intervals",
     "Likelihood": "likelihood.model",
     "Member": "stack.members",
-    "MissingError": "ensemble",
+    "MissingError": "fit",
     "MixtureFraction": "problems.exact",
     "ParameterPoint": "problems.labels",
     "Problem": "problems.problem",
@@ -107,7 +108,7 @@ _MODULES = {
     "measure_coverage": "likelihood.coverage",
     "members_needed": "scorecard.spread",
     "offshell": "likelihood.strengths",
-    "open_fit": "ensemble",
+    "open_fit": "fit",
     "poisson_weights": "stack.bootstrap",
     "rank_impacts": "likelihood.impacts",
     "read_fair_universe": "higgs.challenge_files",

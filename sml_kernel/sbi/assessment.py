@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from sml_kernel.sbi.campaign.scoring import Combined
-    from sml_kernel.sbi.ensemble import Fit
+    from sml_kernel.sbi.fit import Fit
 
 #: Events that the two-sample test is given at most: its error is then 0.16 %.
 _TWO_SAMPLE_EVENTS = 100_000
@@ -46,7 +46,7 @@ def assess(
     allow_missing: bool,
     progress: bool,
 ) -> Scorecard:
-    """See `ensemble.Fit.scorecard`."""
+    """See `fit.Fit.scorecard`."""
     table = fit.members(progress=progress)
     ensembles: list[Check] = []
     drawn = [("losses", row) for row in loss_rows(table)]
@@ -125,7 +125,7 @@ def loss_rows(table: pd.DataFrame) -> list[dict[str, Any]]:
     Parameters
     ----------
     table
-        A row a member, of `ensemble.Fit.members`.
+        A row a member, of `fit.Fit.members`.
 
     Returns
     -------

@@ -19,7 +19,7 @@ from sml_kernel.sbi.problems.origins import InputError
 from sml_kernel.sbi.scorecard.spread import Components, components
 
 if TYPE_CHECKING:
-    from sml_kernel.sbi.ensemble import Fit
+    from sml_kernel.sbi.fit import Fit
     from sml_kernel.sbi.likelihood.ratios import Rates, Ratios
     from sml_kernel.sbi.likelihood.workspace import ControlRegions
 
@@ -98,7 +98,7 @@ def infer(
     allow_missing: bool,
     progress: bool,
 ) -> Inference:
-    """See `ensemble.Fit.infer`."""
+    """See `fit.Fit.infer`."""
     found = learned.ratios(fit, data, weights, allow_missing=allow_missing, progress=progress)
     strengths = strengths or signal_strength(found.processes, found.processes[:1])
     rates = rates or learned.rates(fit.campaign.events.problem)

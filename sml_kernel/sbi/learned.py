@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from sml_kernel.sbi.campaign.campaign import Campaign
     from sml_kernel.sbi.campaign.stored import Stored
-    from sml_kernel.sbi.ensemble import Fit
+    from sml_kernel.sbi.fit import Fit
     from sml_kernel.sbi.problems.problem import Problem
 
 
@@ -101,7 +101,7 @@ def ratios(
     Over the problem's own events, r̂_c is divided by its `normalisation`, each variation ĝ by its
     mean E_c[ĝ], and what is interpolated between them by its means too (`Ratios.norms`). Learned
     ones miss E_c = 1 by some thousandths, and N events gain N ln E_c: with 5,000 events and 1.002
-    that is 10 units of ln L for each σ of a nuisance. `ensemble.Fit.ratio` gives ratios as learned.
+    that is 10 units of ln L for each σ of a nuisance. `fit.Fit.ratio` gives ratios as learned.
 
     Parameters
     ----------

@@ -13,7 +13,7 @@ from sml_kernel.sbi.likelihood.model import Likelihood
 from sml_kernel.sbi.likelihood.strengths import signal_strength
 
 if TYPE_CHECKING:
-    from sml_kernel.sbi.ensemble import Fit
+    from sml_kernel.sbi.fit import Fit
     from sml_kernel.sbi.likelihood.ratios import Rates
     from sml_kernel.sbi.likelihood.strengths import Strengths
 
@@ -32,7 +32,7 @@ def cover(
     allow_missing: bool,
     progress: bool,
 ) -> Coverage:
-    """See `ensemble.Fit.coverage`."""
+    """See `fit.Fit.coverage`."""
     problem = fit.campaign.events.problem
     pool = learned.ratios(fit, None, allow_missing=allow_missing, progress=progress)
     rates = rates or learned.rates(problem)

@@ -56,7 +56,7 @@ class Recipe:
     """
 
     hidden: tuple[int, ...] = (32, 32)
-    activation: str = "SiLU"
+    activation: str = "ReLU"
     batch: int = 512
     epochs: int = 100
     patience: int = 5

@@ -36,7 +36,7 @@ class Perceptron:
 
     inputs: int
     hidden: tuple[int, ...]
-    activation: str = "SiLU"
+    activation: str = "ReLU"
 
     def __post_init__(self) -> None:
         if self.activation not in ACTIVATIONS:
