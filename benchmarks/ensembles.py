@@ -5,7 +5,8 @@ the same number of steps, and the held-out loss of each stands beside its time. 
 
 - ``stack M``: M members, as many at once as `slots.members_at_once` chooses;
 - ``eager``: plain torch, one after another, events in memory; ``compiled``: with torch.compile;
-- ``joblib``: eager networks in two processes; ``lightning``: a Trainer and a DataLoader each.
+- ``joblib``: eager networks in two processes; ``lightning``: a Trainer and a DataLoader each;
+  ``sbi``: its classifiers, one after another (`one_by_one`).
 
 Forms take turns, so that a slow minute slows all alike. A form's time is of the wall, its start-up
 (imports apart, compiling included) in the first round and shown apart. A network and step is
@@ -20,25 +21,23 @@ import argparse
 import importlib.util
 import statistics
 import time
-import warnings
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.nn import functional
+from one_by_one import eager, lightning, processes, sbi_loop
 
 from sml_kernel import records
-from sml_kernel.sbi.stack.batches import Sample, Shares, sample
+from sml_kernel.sbi.stack.batches import Sample, sample
 from sml_kernel.sbi.stack.members import Member, Recipe
 from sml_kernel.sbi.stack.perceptrons import Perceptron
 from sml_kernel.sbi.stack.slots import members_at_once
 from sml_kernel.sbi.stack.training import train
 
-FORMS = ("stack", "eager", "compiled", "joblib", "lightning")
-NEEDS = {"joblib": ["joblib"], "lightning": ["lightning"]}
+FORMS = ("stack", "eager", "compiled", "joblib", "lightning", "sbi")
+NEEDS = {"joblib": ["joblib"], "lightning": ["lightning"], "sbi": ["sbi"]}
 Form = Callable[[], list[float]]  # trains, and gives each network's held-out loss
 
 
@@ -139,6 +138,7 @@ def _forms(
         "compiled": partial(eager, few, training, held_out, recipe, compiled=True),
         "joblib": partial(processes, few, training, held_out, recipe),
         "lightning": partial(lightning, few, training, held_out, recipe),
+        "sbi": partial(sbi_loop, few, training, held_out, recipe),
     }
     for name, form in one_by_one.items():
         if name != "eager" and name not in given.forms:
@@ -162,99 +162,6 @@ def stack(
     many: list[Member], training: Sample, held_out: Sample, recipe: Recipe, device: str
 ) -> list[float]:
     return [each.losses[-1] for each in train(many, training, held_out, recipe, device=device)]
-
-
-def eager(
-    many: list[Member],
-    training: Sample,
-    held_out: Sample,
-    recipe: Recipe,
-    *,
-    compiled: bool = False,
-) -> list[float]:
-    """The epochs of each member as a loop in plain torch does it, judged at each end of one."""
-    shares, losses = Shares(training, 0), []
-    for member in many:
-        seen, net = shares.of(member), _network(member, training, recipe)
-        x, y, w = training.x[seen.rows], seen.targets, seen.weights
-        forward = torch.compile(net) if compiled else net
-        adam = torch.optim.Adam(net.parameters(), member.learning_rate)
-        generator = torch.Generator().manual_seed(member.seed)
-        for _ in range(recipe.epochs):
-            for rows in torch.randperm(len(x), generator=generator).split(recipe.batch):
-                adam.zero_grad()
-                logits = forward(x[rows]).squeeze(1)
-                functional.binary_cross_entropy_with_logits(logits, y[rows], w[rows]).backward()
-                adam.step()
-            loss = judged(net, held_out)
-        losses.append(loss)
-    return losses
-
-
-def _network(member: Member, training: Sample, recipe: Recipe) -> nn.Sequential:
-    torch.manual_seed(member.seed)
-    return Perceptron(training.x.shape[1], recipe.hidden, recipe.activation).module()
-
-
-@torch.no_grad()
-def judged(net: nn.Module, held_out: Sample) -> float:
-    """Binary cross-entropy of held-out events."""
-    logits = net(held_out.x).squeeze(1)
-    return functional.binary_cross_entropy_with_logits(logits, held_out.classes.float()).item()
-
-
-def processes(
-    many: list[Member], training: Sample, held_out: Sample, recipe: Recipe
-) -> list[float]:
-    """Two processes of one thread each, which joblib keeps for the next round."""
-    import joblib
-
-    jobs = (joblib.delayed(_alone)(member, training, held_out, recipe) for member in many)
-    return joblib.Parallel(n_jobs=2)(jobs)
-
-
-def _alone(member: Member, training: Sample, held_out: Sample, recipe: Recipe) -> float:
-    torch.set_num_threads(1)
-    return eager([member], training, held_out, recipe)[0]
-
-
-def lightning(
-    many: list[Member], training: Sample, held_out: Sample, recipe: Recipe
-) -> list[float]:
-    """A Trainer for each, batches from a DataLoader, as it is done where each job is a network."""
-    from lightning import LightningModule, Trainer
-    from torch.utils.data import DataLoader, TensorDataset
-
-    class Classifier(LightningModule):
-        def __init__(self, net: nn.Module, learning_rate: float) -> None:
-            super().__init__()
-            self.net, self.learning_rate = net, learning_rate
-
-        def training_step(self, batch: list[Tensor], number: int) -> Tensor:
-            x, y = batch
-            return functional.binary_cross_entropy_with_logits(self.net(x).squeeze(1), y)
-
-        def configure_optimizers(self) -> torch.optim.Optimizer:
-            return torch.optim.Adam(self.parameters(), self.learning_rate)
-
-    found = TensorDataset(training.x, training.classes.float())
-    losses = []
-    for member in many:
-        module = Classifier(_network(member, training, recipe), member.learning_rate)
-        order = torch.Generator().manual_seed(member.seed)
-        loader = DataLoader(found, recipe.batch, shuffle=True, generator=order, drop_last=True)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about workers of the loader and missing loggers
-            Trainer(
-                accelerator="cpu",
-                max_epochs=recipe.epochs,
-                logger=False,
-                enable_checkpointing=False,
-                enable_progress_bar=False,
-                enable_model_summary=False,
-            ).fit(module, loader)
-        losses.append(judged(module.net, held_out))
-    return losses
 
 
 def _line(row: dict[str, Any], product: float) -> str:
