@@ -1,6 +1,6 @@
 """Coverage with learned ratios: the fraction f of a mixture, f = .3, 1,000 events, known exactly.
 
-    python benchmarks/intervals.py [--ensembles 50] [--toys 200] [--members 40] [--bad-epochs 1]
+    python benchmarks/intervals.py [--ensembles 50] [--toys 200] [--members 80] [--bad-epochs 1]
 
 One ensemble and 1,000 toys: whether [68.27 %] covers, and σ(f̂) beside the exact .0338. Then
 ensembles that are trained anew, each on a training sample of its own, with and without the nuisance

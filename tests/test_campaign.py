@@ -160,6 +160,20 @@ def test_a_worker_that_is_killed_costs_nothing(undisturbed, tmp_path) -> None:
         pd.testing.assert_frame_equal(content(fit), content(undisturbed))
 
 
+def test_a_scheduler_that_is_lost_is_told_with_what_was_done(undisturbed, tmp_path) -> None:
+    from sml_kernel.sbi.campaign.campaign import CampaignError
+
+    with sml.launch("laptop", cpus=1) as workers:
+        workers.wait(1, timeout_s=60)
+        scheduler = workers.cluster.scheduler
+        close = threading.Timer(1, workers.cluster.loop.add_callback, (scheduler.close,))
+        close.start()
+        long = small(epochs=3000, patience=3000)
+        with pytest.raises(CampaignError, match=r"of 24 members done.*Fit again"):
+            long.fit(workers, tmp_path / "c", progress=False)
+        close.join()
+
+
 def test_a_folder_that_is_removed_and_made_anew_has_new_events(tmp_path) -> None:
     for seed in (1, 2):
         problem = sbi.draw(sbi.GaussianShift(1.0), 500, seed=seed)

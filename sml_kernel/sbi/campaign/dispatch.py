@@ -27,7 +27,8 @@ def each_done(
         A function of a module, or a partial of one, that workers can import.
     workers
         Of `launch`; None: this process, in order. When one is lost another takes its part over,
-        and a part that was lost with several has failed.
+        and a part that was lost with several has failed; so have all that are left when the
+        scheduler is lost.
     """
     if workers is None:
         for part in parts:
@@ -81,8 +82,12 @@ def _on_workers(
     futures = {client.submit(work, part, pure=False): part for part in parts}
     try:
         for future in as_completed(futures):
-            error = future.exception()
-            yield futures.pop(future), future.result() if error is None else error
+            result: Result | Exception
+            try:
+                result = future.result()
+            except Exception as error:  # its own, or that it is cancelled: the scheduler is lost
+                result = error
+            yield futures.pop(future), result
             future.release()
     finally:
         client.cancel(list(futures))
