@@ -26,7 +26,12 @@ def test_an_ensemble_measures_a_fraction_with_its_own_uncertainty(tmp_path) -> N
     assert result.components is not None
     rows = result.run.rows()
     assert {"fit", "scan", "interval", "refit", "impact"} <= set(rows.kind)
-    assert "24 of 24 members" in repr(result)
+    assert "24 of 24 members done; not judged yet" in repr(result)
+    for most, said in ((1.0, "scorecard passed"), (-1.0, "SCORECARD FAILED")):
+        bands = sbi.Bands(level=1e-9, failed=most, lost=1, ensemble_lost=1, outliers=1)
+        fit.scorecard(bands=bands, two_sample=False, progress=False)
+        again = fit.infer(data, strengths=strengths, mode="shape", spread=0, progress=False)
+        assert again.scorecard.startswith(said)
     covered = fit.coverage(
         0.3, events=1000, strengths=strengths, mode="shape", spread=result.spread, toys=300,
         progress=False,

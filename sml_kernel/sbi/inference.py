@@ -45,6 +45,8 @@ class Inference:
         σ of the estimate that is due to the finite training sample and the finite ensemble.
     members
         How many of the members were used, in words.
+    scorecard
+        What the newest one of the fit came to, in words.
     run
         The record: rows ``measurement`` (what it comes to, and where q is cut by Wilks), ``fit``,
         ``scan``, ``interval``, ``belt``, ``impact``, ``refit``, ``component``.
@@ -56,6 +58,7 @@ class Inference:
     components: Components | None
     spread: float
     members: str
+    scorecard: str
     run: records.Run
 
     @property
@@ -78,7 +81,8 @@ class Inference:
             lines += [
                 "  the networks' share is too small for this design to show: its estimate is < 0"
             ]
-        return "\n".join([*lines, f"  {self.members}; recorded in {self.run.folder}"])
+        lines += [f"  {self.members}; {self.scorecard}", f"  recorded in {self.run.folder}"]
+        return "\n".join(lines)
 
 
 def infer(
@@ -116,9 +120,10 @@ def infer(
     nuisances = len(model.parameters) > 1 and made.estimate.valid
     impacts = rank_impacts(model, made.estimate) if nuisances else None
     asked = {"events": len(data), "mode": mode, "method": intervals, "level": level, "toys": toys}
-    asked |= {"spread": spread, "members": str(fit.progress())}
+    members, judged = str(fit.progress()), _judged(fit)
+    asked |= {"spread": spread, "members": members, "scorecard": judged}
     run = fit.campaign.run.part("inferences", kind="inference", parameters=asked, seed=seed)
-    result = Inference(made, impacts, again, parts, spread, str(fit.progress()), run)
+    result = Inference(made, impacts, again, parts, spread, members, judged, run)
     _record(result)
     return result
 
@@ -141,6 +146,14 @@ def _spread(
     design = fit.campaign.parameters["design"]
     total = parts.total(design["replicas"], design["initialisations"], crossed=True)
     return again, parts, float(np.sqrt(max(float(total), 0.0)))
+
+
+def _judged(fit: Fit) -> str:
+    for folder in sorted(fit.folder.glob("scorecards/[0-9]*"), reverse=True):
+        passed = records.Run(folder).provenance().get("passed")
+        if passed is not None:
+            return "scorecard passed" if passed else "SCORECARD FAILED: print(fit.scorecard())"
+    return "not judged yet: print(fit.scorecard())"
 
 
 def _pool(fit: Fit, allow_missing: bool, progress: bool) -> Ratios:
