@@ -227,10 +227,13 @@ def _summary(checks: Sequence[Check]) -> list[tuple[str, str, str, str, str, boo
 
 def _cells(check: Check) -> tuple[str, str, str, str, str, bool | None, str]:
     limits = [_number(each) if math.isfinite(each) else "" for each in (check.low, check.high)]
+    above = math.nextafter(check.high, math.inf)
+    below = len(repr(above)) < len(repr(check.high))  # what is no more than the float before it
+    most = f"< {_number(above)}" if below else f"≤ {limits[1]}"
     band = {
-        (True, True): f"{limits[0]} … {limits[1]}",
+        (True, True): most if below and not check.low else f"{limits[0]} … {limits[1]}",
         (True, False): f"≥ {limits[0]}",
-        (False, True): f"≤ {limits[1]}",
+        (False, True): most,
         (False, False): "",
     }[bool(limits[0]), bool(limits[1])]
     value = _number(check.value)
