@@ -59,10 +59,11 @@ lint: install  ## ruff (check and format) and mypy
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 
-bench: install  ## side-by-side ratios: the network, gangs, one rank against two; on a quiet machine
+bench: install  ## side-by-side ratios: the network, gangs, one rank against two, stacks; on a quiet machine
 	@$(BIN)/python benchmarks/gnn.py
 	@$(BIN)/python benchmarks/gangs.py
 	@$(BIN)/python benchmarks/ranks.py --folder runs/ranks-$$(date +%Y%m%d-%H%M%S)
+	@$(BIN)/python benchmarks/ensembles.py --threads 2
 
 # The package's own line would be looked for in binder/; binder/postBuild installs it instead.
 binder/environment.yml: environment.yml

@@ -4,6 +4,8 @@ All forms get the same events, initialisations, batches, learning rate and epoch
 the same number of steps, and the held-out loss of each stands beside its time. Forms:
 
 - ``stack M``: M members, as many at once as `slots.members_at_once` chooses;
+- ``workers M``: half of M members in each of two processes of one thread, as in a campaign on
+  ``launch("laptop")``; eager then has both cores too, with ``--threads 2``;
 - ``eager``: plain torch, one after another, events in memory; ``compiled``: with torch.compile;
 - ``joblib``: eager networks in two processes; ``lightning``: a Trainer and a DataLoader each;
   ``sbi``: its classifiers, one after another (`one_by_one`).
@@ -19,10 +21,12 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import multiprocessing
 import statistics
 import time
 from collections.abc import Callable, Iterator
-from functools import partial
+from concurrent.futures import ProcessPoolExecutor
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -36,7 +40,7 @@ from sml_kernel.sbi.stack.perceptrons import Perceptron
 from sml_kernel.sbi.stack.slots import members_at_once
 from sml_kernel.sbi.stack.training import train
 
-FORMS = ("stack", "eager", "compiled", "joblib", "lightning", "sbi")
+FORMS = ("stack", "workers", "eager", "compiled", "joblib", "lightning", "sbi")
 NEEDS = {"joblib": ["joblib"], "lightning": ["lightning"], "sbi": ["sbi"]}
 Form = Callable[[], list[float]]  # trains, and gives each network's held-out loss
 
@@ -151,6 +155,11 @@ def _forms(
     for count in given.members if "stack" in given.forms else []:
         form = partial(stack, members(count), training, held_out, recipe, given.device)
         yield f"stack {count}", (form, count)
+    for count in given.members if "workers" in given.forms else []:
+        yield (
+            f"workers {count}",
+            (partial(workers, members(count), training, held_out, recipe), count),
+        )
 
 
 def members(count: int) -> list[Member]:
@@ -162,6 +171,21 @@ def stack(
     many: list[Member], training: Sample, held_out: Sample, recipe: Recipe, device: str
 ) -> list[float]:
     return [each.losses[-1] for each in train(many, training, held_out, recipe, device=device)]
+
+
+def workers(many: list[Member], training: Sample, held_out: Sample, recipe: Recipe) -> list[float]:
+    jobs = [_pool().submit(_half, many[k::2], training, held_out, recipe) for k in (0, 1)]
+    return [loss for job in jobs for loss in job.result()]
+
+
+@cache
+def _pool() -> ProcessPoolExecutor:
+    return ProcessPoolExecutor(2, multiprocessing.get_context("spawn"))
+
+
+def _half(many: list[Member], training: Sample, held_out: Sample, recipe: Recipe) -> list[float]:
+    torch.set_num_threads(1)
+    return stack(many, training, held_out, recipe, "cpu")
 
 
 def _line(row: dict[str, Any], product: float) -> str:
