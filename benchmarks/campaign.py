@@ -32,7 +32,11 @@ from sml_kernel.sbi.scorecard import metrics
 #: By problem: family, numerator and reference, and what members are made of.
 PROBLEMS = {
     "gaussian": (sbi.GaussianShift(1.0), ("shifted", "reference"), {"hidden": (16, 16)}),
-    "interference": (sbi.QuadraticInterference(), ("SBI", "B"), {"hidden": (32, 32)}),
+    "interference": (
+        sbi.QuadraticInterference(),
+        ("SBI", "B"),
+        {"hidden": (32, 32), "batch": 2048},
+    ),
 }
 SETTINGS = {"batch": 512, "learning_rate": 3e-3, "epochs": 30, "patience": 3}
 

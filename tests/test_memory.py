@@ -15,7 +15,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from sml_kernel.tracking import Form, InteractionGNN, memory
 from sml_kernel.tracking.available import _left
-from sml_kernel.workers.processes import _MALLOC
+from sml_kernel.workers.allocator import RANK
 
 CASES = {
     "kept": (4_000, 20_000, 32, 8, False, "float32", True),
@@ -76,7 +76,7 @@ for case in json.loads(sys.argv[1]):
 def measured() -> dict[str, int]:
     ran = subprocess.run(
         [sys.executable, "-c", MEASURE, json.dumps(list(CASES.values()))],
-        env={**os.environ, **_MALLOC, "OMP_NUM_THREADS": "1"},
+        env={**os.environ, **RANK, "OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,
         text=True,
         check=True,
@@ -194,7 +194,7 @@ def test_what_runs_out_of_memory_runs_by_its_plan() -> None:
     runs = [
         subprocess.run(
             [sys.executable, "-c", LIMITED, how],
-            env={**os.environ, **_MALLOC, "OMP_NUM_THREADS": "1"},
+            env={**os.environ, **RANK, "OMP_NUM_THREADS": "1"},
             capture_output=True,
             text=True,
         )
