@@ -1,0 +1,61 @@
+"""Models as a service: a real Triton server beside the notebook, and a client that asks it."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sml_kernel.serving.answers import Answer, Served
+    from sml_kernel.serving.checks import Comparison, compare
+    from sml_kernel.serving.client import Service, connect
+    from sml_kernel.serving.errors import (
+        InputError,
+        InstallError,
+        MismatchError,
+        ModelError,
+        ServableError,
+        ServerGoneError,
+        StartError,
+        UnknownModelError,
+    )
+    from sml_kernel.serving.install import Installed, install_triton
+    from sml_kernel.serving.repository import Deployment, write
+    from sml_kernel.serving.servable import Field, Servable, as_servable
+    from sml_kernel.serving.server import start
+
+_MODULES = {
+    "Answer": "answers",
+    "Comparison": "checks",
+    "Deployment": "repository",
+    "Field": "servable",
+    "InputError": "errors",
+    "InstallError": "errors",
+    "Installed": "install",
+    "MismatchError": "errors",
+    "ModelError": "errors",
+    "Servable": "servable",
+    "ServableError": "errors",
+    "Served": "answers",
+    "ServerGoneError": "errors",
+    "Service": "client",
+    "StartError": "errors",
+    "UnknownModelError": "errors",
+    "compare": "checks",
+    "connect": "client",
+    "install_triton": "install",
+    "as_servable": "servable",
+    "start": "server",
+    "write": "repository",
+}
+__all__ = list(_MODULES)
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
+    raise AttributeError(f"sml_kernel.serving has no {name!r}; it has {', '.join(__all__)}")
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,190 @@
+"""A standard model repository of Triton: text and files, which any Triton server loads.
+
+::
+
+    net/config.pbtxt                 what it takes and gives, how many instances, how requests wait
+    net/1/model.py                   a line that imports `sml_kernel.serving.executor`
+    net/1/parameters.safetensors     the parameters, and what makes the model, as JSON
+    net/1/program.pt2                of a recorded module only (`sml_kernel.serving.modules`)
+    net/warmup/x                     the example, which each instance answers before it is ready
+
+The server's Python needs this package and what the model's class imports. Nothing is pickled.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from sml_kernel.serving.errors import ServableError
+from sml_kernel.serving.servable import TYPES, Field, Servable
+
+PARAMETERS = "parameters.safetensors"
+_MODEL = '''"""{name}: what it is stands in the metadata of {file} beside this file."""
+
+from sml_kernel.serving.executor import TritonPythonModel  # noqa: F401
+'''
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """How a server runs a model.
+
+    Attributes
+    ----------
+    instances
+        Copies of the model, each in a process of its own; of each GPU where `gpus` are named.
+    max_batch
+        Rows that are joined to one call at most.
+    queue_delay_us
+        Microseconds that a request waits for others to join it, at most.
+    preferred_batch
+        Numbers of rows at which a batch goes at once, without waiting longer.
+    warmup
+        Answer the example before the model is ready: the first request is not the slow one.
+    gpus
+        Numbers of the GPUs it runs on. Empty: the CPU.
+
+    Raises
+    ------
+    ValueError
+        Numbers that no server takes.
+    """
+
+    instances: int = 1
+    max_batch: int = 1024
+    queue_delay_us: int = 200
+    preferred_batch: tuple[int, ...] = ()
+    warmup: bool = True
+    gpus: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.instances < 1 or self.max_batch < 1 or self.queue_delay_us < 0:
+            raise ValueError(
+                "instances and max_batch are at least 1 and queue_delay_us at least 0, not "
+                f"{self.instances}, {self.max_batch} and {self.queue_delay_us}"
+            )
+        if any(not 1 <= each <= self.max_batch for each in self.preferred_batch):
+            raise ValueError(
+                f"preferred batches are from 1 to max_batch, {self.max_batch}, not "
+                f"{list(self.preferred_batch)}"
+            )
+
+
+def config(model: Servable, deployment: Deployment, model_hash: str) -> str:
+    """The text of ``config.pbtxt``.
+
+    An input or output that is one number a row has the shape [n, 1] on the wire, for Triton has no
+    tensors of less; ``reshape`` says so in its own words.
+    """
+    blocks = [
+        f'name: "{model.name}"\nbackend: "python"\nmax_batch_size: {deployment.max_batch}',
+        _list("input", [_field(each) for each in model.inputs]),
+        _list("output", [_field(each) for each in model.outputs]),
+        _instances(deployment),
+        _batching(deployment),
+        *(_parameter(key, value) for key, value in (("hash", model_hash), ("run", model.run))),
+    ]
+    if deployment.warmup:
+        blocks.append(_warmup(model, deployment))
+    return "\n".join(blocks) + "\n"
+
+
+def write(
+    folder: str | os.PathLike[str],
+    models: Iterable[Servable],
+    deployment: Deployment | None = None,
+) -> dict[str, str]:
+    """Write a repository; each model's folder is there whole or not at all.
+
+    Returns
+    -------
+    dict
+        The hash of each model, by its name.
+
+    Raises
+    ------
+    ServableError
+        Two models of one name, or a folder that holds one of that name.
+    """
+    path, models = Path(folder), list(models)
+    names = [model.name for model in models]
+    twice = {name for name in names if names.count(name) > 1}
+    there = sorted(twice | {name for name in names if (path / name).exists()})
+    if there:
+        raise ServableError(f"{path} would hold two models of the name {', '.join(there)}")
+    path.mkdir(parents=True, exist_ok=True)
+    return {model.name: _write(path, model, deployment or Deployment()) for model in models}
+
+
+def _write(folder: Path, model: Servable, deployment: Deployment) -> str:
+    content, model_hash = model.content(), model.hash()
+    partial = folder / f".{model.name}.{secrets.token_hex(4)}"
+    try:
+        (partial / "1").mkdir(parents=True)
+        (partial / "config.pbtxt").write_text(config(model, deployment, model_hash))
+        (partial / "1" / "model.py").write_text(_MODEL.format(name=model.name, file=PARAMETERS))
+        (partial / "1" / PARAMETERS).write_bytes(content)
+        for name, file in model.files.items():
+            (partial / "1" / name).write_bytes(file)
+        if deployment.warmup:
+            (partial / "warmup").mkdir()
+            for each, values in zip(model.inputs, _example(model, deployment), strict=True):
+                (partial / "warmup" / each.name).write_bytes(values.tobytes())
+        partial.replace(folder / model.name)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    return model_hash
+
+
+def _example(model: Servable, deployment: Deployment) -> tuple[np.ndarray, ...]:
+    return tuple(values[: deployment.max_batch] for values in model.example)
+
+
+def _list(name: str, blocks: Sequence[str]) -> str:
+    return f"{name} [\n" + ",\n".join(f"  {{ {block} }}" for block in blocks) + "\n]"
+
+
+def _field(field: Field) -> str:
+    single = not field.shape
+    dims = ", ".join(map(str, field.shape or (1,)))
+    reshape = " reshape { shape: [ ] }" if single else ""
+    return f'name: "{field.name}" data_type: TYPE_{TYPES[field.dtype]} dims: [ {dims} ]{reshape}'
+
+
+def _instances(deployment: Deployment) -> str:
+    where = "kind: KIND_CPU"
+    if deployment.gpus:
+        where = f"kind: KIND_GPU gpus: [ {', '.join(map(str, deployment.gpus))} ]"
+    return _list("instance_group", [f"count: {deployment.instances} {where}"])
+
+
+def _batching(deployment: Deployment) -> str:
+    preferred = ", ".join(map(str, deployment.preferred_batch))
+    sizes = f"preferred_batch_size: [ {preferred} ] " if preferred else ""
+    delay = f"max_queue_delay_microseconds: {deployment.queue_delay_us}"
+    return f"dynamic_batching {{ {sizes}{delay} }}"
+
+
+def _parameter(key: str, value: str) -> str:
+    quoted = value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+    return f'parameters {{ key: "{key}" value {{ string_value: "{quoted}" }} }}'
+
+
+def _warmup(model: Servable, deployment: Deployment) -> str:
+    example = _example(model, deployment)
+    lines = [f'  name: "example" batch_size: {len(example[0])}']
+    for field, values in zip(model.inputs, example, strict=True):
+        dims = ", ".join(map(str, values.shape[1:] or (1,)))
+        lines.append(
+            f'  inputs {{ key: "{field.name}" value {{ data_type: TYPE_{TYPES[field.dtype]} '
+            f'dims: [ {dims} ] input_data_file: "{field.name}" }} }}'
+        )
+    return "model_warmup [ {\n" + "\n".join(lines) + "\n} ]"
