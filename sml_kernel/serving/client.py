@@ -34,6 +34,7 @@ class Service:
     def __init__(self, transports: dict[str, Transport], server: LocalServer | None = None) -> None:
         self.transports = transports
         self.server = server
+        self._closed = False
         self._served: dict[str, Served] = {}
         self._closing: list[Callable[[], None]] = []
 
@@ -65,7 +66,7 @@ class Service:
         ModelError
             The model raised.
         ServerGoneError
-            No server answers any more.
+            No server answers any more, or the service was closed.
         TimeoutError
             It did not answer in time.
         """
@@ -94,6 +95,7 @@ class Service:
 
     def close(self) -> None:
         """Close the connections, and the server if `start` started it; again is harmless."""
+        self._closed = True
         for transport in self.transports.values():
             transport.close()
         while self._closing:
@@ -114,6 +116,8 @@ class Service:
         return f"<Service at {where}>"
 
     def _transport(self, name: str | None) -> Transport:
+        if self._closed:
+            raise ServerGoneError("this service was closed; start it again with serving.start")
         if name is None:
             return next(iter(self.transports.values()))
         if name not in self.transports:

@@ -76,7 +76,7 @@ class TritonPythonModel:
         self._device = torch.device("cpu")
         if args["model_instance_kind"] == "GPU":
             self._device = torch.device("cuda", int(args["model_instance_device_id"]))
-        self._inputs = [each["name"] for each in config["input"]]
+        self._inputs = {each["name"]: each["data_type"] for each in config["input"]}
         self._outputs = [each["name"] for each in config["output"]]
         expected = config["parameters"]["hash"]["string_value"]
         model, self._merge = load(folder, expected)
@@ -89,7 +89,7 @@ class TritonPythonModel:
 
     def _input(self, request: Any, name: str) -> torch.Tensor:
         tensor = self._backend.get_input_tensor_by_name(request, name)
-        if tensor.triton_dtype() == "TYPE_BOOL":  # its DLPack has no bool, and crashes
+        if self._inputs[name] == "TYPE_BOOL":  # its DLPack has no bool, and crashes
             return torch.from_numpy(tensor.as_numpy().copy()).to(self._device)
         # nothing is copied, and the numpy of the server is not in it
         return torch.from_dlpack(tensor.to_dlpack()).to(self._device)
