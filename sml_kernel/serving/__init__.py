@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from sml_kernel.serving.answers import Answer, Served
     from sml_kernel.serving.checks import Comparison, compare
     from sml_kernel.serving.client import Service, connect
+    from sml_kernel.serving.conversion import as_servable
     from sml_kernel.serving.errors import (
         InputError,
         InstallError,
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     )
     from sml_kernel.serving.install import Installed, install_triton
     from sml_kernel.serving.repository import Deployment, write
-    from sml_kernel.serving.servable import Field, Servable, as_servable
+    from sml_kernel.serving.servable import Field, Servable
     from sml_kernel.serving.server import start
 
 _MODULES = {
@@ -44,7 +45,7 @@ _MODULES = {
     "compare": "checks",
     "connect": "client",
     "install_triton": "install",
-    "as_servable": "servable",
+    "as_servable": "conversion",
     "start": "server",
     "write": "repository",
 }

@@ -1,19 +1,15 @@
 """What is served, as a value: what it takes and gives, and how a server makes it again.
 
-A model, a fit or a pipeline becomes one by itself: its ``servable(name)`` returns the arguments of
-`Servable` but the name, as a mapping, so that it need not import this package. A
-`torch.nn.Module` becomes one from an example of its inputs.
+`serving.conversion` makes one of a module, or of anything that describes itself.
 """
 
 from __future__ import annotations
 
-import copy
 import hashlib
-import inspect
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,7 +17,7 @@ import numpy as np
 from sml_kernel.serving.errors import InputError, ServableError
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Tensor
 
 #: The types of tensors that are served: numpy's name, and Triton's.
 TYPES = {
@@ -156,42 +152,6 @@ class Servable:
         return hashlib.sha256(self.content()).hexdigest()
 
 
-def as_servable(name: str, model: Any, example: Any = None) -> Servable:
-    """Make what is served of a model.
-
-    Parameters
-    ----------
-    name
-        By which requests will name it.
-    model
-        A `Servable`, an object with ``servable(name)``, or a `torch.nn.Module`, which is copied:
-        it may be trained on.
-    example
-        Input of a plain module: a tensor or an array, several in a tuple, [n, …] each with the
-        batch first. An example of one row will do.
-
-    Raises
-    ------
-    ServableError
-        The model cannot be served; the error says what it lacks.
-    """
-    if isinstance(model, Servable):
-        return replace(model, name=name)
-    if callable(getattr(model, "servable", None)):
-        made = model.servable(name)
-        return replace(made, name=name) if isinstance(made, Servable) else _given(name, made)
-    try:
-        from torch import nn
-    except ModuleNotFoundError:
-        raise ServableError("torch is not installed: modules cannot be served here") from None
-    if isinstance(model, nn.Module):
-        return _of_module(name, model, example)
-    raise ServableError(
-        f"{name!r} is a {type(model).__name__}: served are torch modules, and objects that have "
-        "`servable(name)`"
-    )
-
-
 def named(returned: Any) -> dict[str, Tensor]:
     """The outputs of a model by name, whatever it returned them in."""
     from torch import Tensor
@@ -222,52 +182,6 @@ def array(name: str, value: Any) -> np.ndarray:
     return found
 
 
-def _given(name: str, made: Mapping[str, Any]) -> Servable:
-    known = [each.name for each in fields(Servable) if each.name != "name"]
-    unknown = sorted(set(made) - set(known))
-    missing = sorted({"call", "example", "builder", "arguments", "parameters"} - set(made))
-    if unknown or missing:
-        raise ServableError(
-            f"servable({name!r}) gave unknown {unknown} and lacks {missing}; "
-            f"known: {', '.join(known)}"
-        )
-    values = dict(made)
-    for part in ("inputs", "outputs"):
-        values[part] = tuple(
-            each if isinstance(each, Field) else Field(*each) for each in made.get(part, ())
-        )
-    return Servable(name, **values)
-
-
-def _of_module(name: str, module: nn.Module, example: Any) -> Servable:
-    from sml_kernel.serving import modules
-
-    if example is None:
-        raise ServableError(
-            f"{name!r} is a plain module: say what it takes, "
-            f"examples={{{name!r}: torch.zeros(1, …)}}"
-        )
-    copied = copy.deepcopy(module).cpu().eval().requires_grad_(False)
-    given = example if isinstance(example, tuple) else (example,)
-    names = _argument_names(copied, len(given))
-    arrays = tuple(array(each, value) for each, value in zip(names, given, strict=True))
-    made: dict[str, Any] = {"call": copied, "example": arrays}
-    if modules.rebuildable(module):
-        kind = type(module)
-        made["builder"] = "sml_kernel.serving.modules:rebuilt"
-        made["arguments"] = {
-            "class": f"{kind.__module__}:{kind.__qualname__}",
-            "settings": module.settings,
-        }
-    else:
-        program = modules.export(copied, [_tensor(at_least(2, each)) for each in arrays])
-        made |= {"builder": "sml_kernel.serving.modules:exported", "arguments": {}}
-        made["files"] = {modules.PROGRAM: program}
-    shapes = zip(names, arrays, strict=True)
-    inputs = tuple(Field(each, str(value.dtype), value.shape[1:]) for each, value in shapes)
-    return Servable(name, parameters=copied.state_dict(), inputs=inputs, **made)
-
-
 def at_least(rows: int, values: np.ndarray) -> np.ndarray:
     """Repeat an example along the batch until it has so many rows."""
     if len(values) == 0:
@@ -275,7 +189,8 @@ def at_least(rows: int, values: np.ndarray) -> np.ndarray:
     return np.concatenate([values] * -(-rows // len(values)))
 
 
-def _tensor(values: np.ndarray) -> Tensor:
+def tensor(values: np.ndarray) -> Tensor:
+    """An array as a tensor with a memory of its own."""
     import torch
 
     return torch.from_numpy(np.array(values))  # a copy: torch wants to be able to write
@@ -285,16 +200,7 @@ def _call(model: Servable, arrays: Sequence[np.ndarray]) -> Any:
     import torch
 
     with torch.no_grad():
-        return model.call(*map(_tensor, arrays))
-
-
-def _argument_names(module: nn.Module, count: int) -> list[str]:
-    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    taken = inspect.signature(module.forward).parameters.values()
-    names = [each.name for each in taken if each.kind in kinds]
-    if len(names) < count:
-        names = [f"input_{i}" for i in range(count)]
-    return names[:count]
+        return model.call(*map(tensor, arrays))
 
 
 def _fields(names: Sequence[str], model: Servable) -> tuple[Field, ...]:

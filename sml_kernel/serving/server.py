@@ -11,11 +11,12 @@ from typing import Any
 from sml_kernel import records
 from sml_kernel.serving import checks, repository
 from sml_kernel.serving.client import Service
+from sml_kernel.serving.conversion import as_servable
 from sml_kernel.serving.errors import ServableError
 from sml_kernel.serving.install import install_triton
 from sml_kernel.serving.local import LocalServer
 from sml_kernel.serving.repository import Deployment
-from sml_kernel.serving.servable import Servable, as_servable
+from sml_kernel.serving.servable import Servable
 
 
 def start(

@@ -114,6 +114,18 @@ def test_served_is_direct(
     np.testing.assert_array_equal(above, direct["above"].numpy())
 
 
+def test_a_script_with_tritonclient_alone_gets_the_same(service: serving.Service) -> None:
+    from tritonclient import http
+
+    client = http.InferenceServerClient(service.transports["http"].url)
+    x = np.arange(6, dtype=np.float32).reshape(2, 3)
+    given = http.InferInput("input_0", [2, 3], "FP32")
+    given.set_data_from_numpy(x)
+    got = client.infer("twice", [given]).as_numpy("output")
+    np.testing.assert_array_equal(got, service.infer("twice", x))
+    client.close()
+
+
 def test_the_servers_python_has_the_numpy_that_it_can_work_with(service: serving.Service) -> None:
     assert service.infer("numpy", np.zeros((2, 3), "f4")).tolist() == [[1, 26]] * 2
     assert numpy_version(torch.zeros(1, 3))[0, 0] >= 2  # while this process has another
