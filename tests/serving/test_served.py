@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import stat
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +23,7 @@ from served_models import numpy_version, servable
 from torch import nn
 
 from sml_kernel import records, serving
+from sml_kernel.serving import local
 
 END_S = 15.0  # within which everything of a server must be gone: its grace is 3 s
 ROOT = Path(__file__).parents[2]
@@ -233,6 +236,19 @@ def test_a_server_that_corrupts_is_not_used(tmp_path: Path) -> None:
         )
     assert not processes_of(tmp_path)
     assert records.Run(tmp_path / "run").status() == "failed"
+
+
+def test_a_port_that_was_taken_meanwhile_is_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free = local._free_place
+    with socket.create_server((local.ADDRESS, 0)) as other:
+        taken = "{}:{}".format(*other.getsockname())
+        places = iter([replace(free("first"), http=taken), free("second")])
+        monkeypatch.setattr(local, "_free_place", lambda _: next(places))
+        server = local.LocalServer(serving.install_triton(), tmp_path, threads=1, timeout_s=60)
+        server.close()
+    assert server.place.server_id == "second"
 
 
 STARTED = """
