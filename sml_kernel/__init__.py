@@ -10,6 +10,7 @@ it is used. What is where:
 ``sml.tracking``    collision events, graphs, the graph network, tracks and their metrics
 ``sml.scaling``     what more ranks bring, with errors, and the reason for what they do not
 ``sml.sbi``         simulation-based inference: problems with exact answers, networks in stacks
+``sml.serving``     models as a service: a real Triton beside the notebook, and its client
 ``sml.records``     what was measured, with its provenance
 ``sml.batch``       notebooks that run unattended, with an honest status
 ``sml.plots``       figures made from records
@@ -22,7 +23,17 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sml_kernel import batch, plots, records, sbi, scaling, sites, tracking, workers
+    from sml_kernel import (
+        batch,
+        plots,
+        records,
+        sbi,
+        scaling,
+        serving,
+        sites,
+        tracking,
+        workers,
+    )
     from sml_kernel.sites import site
     from sml_kernel.workers import job_script, launch
 
@@ -35,6 +46,7 @@ __all__ = [
     "records",
     "sbi",
     "scaling",
+    "serving",
     "site",
     "sites",
     "tracking",

@@ -188,6 +188,7 @@ PLANTED = [
     (layer_breaches, "sml_kernel.workers.gang", "def f():\n from sml_kernel.tracking import train"),
     (layer_breaches, "sml_kernel.tracking.model", "if TYPE_CHECKING:\n import sml_kernel.batch"),
     (layer_breaches, "sml_kernel.tracking.metrics", "from sml_kernel.plots import efficiency"),
+    (layer_breaches, "sml_kernel.serving.servable", "from sml_kernel.tracking import model"),
     (layer_breaches, "sml_kernel.helpers", "import json"),
     (heavy_breaches, "sml_kernel", "import torch"),
     (heavy_breaches, "sml_kernel.records", "def f():\n import torch"),
