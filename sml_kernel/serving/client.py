@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
-from sml_kernel.serving import answers
+from sml_kernel.serving import answers, discovery
 from sml_kernel.serving.answers import Answer, Served
+from sml_kernel.serving.discovery import Discovery, Place
 from sml_kernel.serving.errors import InputError, ModelError, ServerGoneError, UnknownModelError
-from sml_kernel.serving.local import DISCOVERY
 
 if TYPE_CHECKING:
     from sml_kernel.serving.local import LocalServer
@@ -171,6 +170,31 @@ class Service:
         return told + f"the server ended; start it again with serving.start. Its log is {log}"
 
 
+def opened(
+    found: Discovery, *, timeout_s: float = 60.0, server: LocalServer | None = None
+) -> Service:
+    """The client of a service that is known.
+
+    Parameters
+    ----------
+    found
+        Where it answers.
+    timeout_s
+        Longest to wait for an answer.
+    server
+        What runs it, if this process does.
+    """
+    from sml_kernel.serving.transports import Grpc, Http
+
+    (place,) = found.places
+    transports: dict[str, Transport] = {}
+    if place.grpc:
+        transports["grpc"] = Grpc(place.grpc, timeout_s)
+    if place.http:
+        transports["http"] = Http(place.http, timeout_s)
+    return Service(transports, server)
+
+
 def connect(where: str | os.PathLike[str], *, timeout_s: float = 60.0) -> Service:
     """Use a server that runs.
 
@@ -187,37 +211,22 @@ def connect(where: str | os.PathLike[str], *, timeout_s: float = 60.0) -> Servic
     ServerGoneError
         Nothing answers there.
     """
-    from sml_kernel.serving.transports import Grpc, Http
-
     text = os.fspath(where)
-    scheme, divided, address = text.partition("://")
-    transports: dict[str, Transport]
-    if Path(text).is_dir():
-        found = _discovered(Path(text))
-        transports = {
-            "grpc": Grpc(found["grpc"], timeout_s),
-            "http": Http(found["http"], timeout_s),
-        }
-    elif divided and scheme == "http":
-        transports = {"http": Http(address, timeout_s)}
-    elif not divided or scheme == "grpc":
-        transports = {"grpc": Grpc(address if divided else text, timeout_s)}
-    else:
-        raise ValueError(f"{text!r} is none of host:port, grpc://…, http://… and a run folder")
-    service = Service(transports)
+    path = Path(text)
+    service = opened(discovery.read(path) if path.is_dir() else _named(text), timeout_s=timeout_s)
     if not service.live():
         service.close()
         raise ServerGoneError(f"nothing answers at {text}: is the server up, and the port right?")
     return service
 
 
-def _discovered(folder: Path) -> dict[str, str]:
-    try:
-        return json.loads((folder / DISCOVERY).read_text())
-    except FileNotFoundError:
-        raise ServerGoneError(
-            f"{folder} has no {DISCOVERY}: its server has ended, or it is no run of serving.start"
-        ) from None
+def _named(url: str) -> Discovery:
+    scheme, divided, address = url.partition("://")
+    if divided and scheme == "http":
+        return Discovery((Place("", address, "", ""),))
+    if not divided or scheme == "grpc":
+        return Discovery((Place(address if divided else url, "", "", ""),))
+    raise ValueError(f"{url!r} is none of host:port, grpc://…, http://… and a run folder")
 
 
 def _ready(index: list[dict[str, Any]]) -> list[str]:

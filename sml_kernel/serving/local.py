@@ -10,28 +10,17 @@ import socket
 import subprocess
 import sys
 import time
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, final
 
-from sml_kernel.serving import guardian
+from sml_kernel.serving import discovery, guardian
+from sml_kernel.serving.discovery import DISCOVERY, Discovery, Place
 from sml_kernel.serving.errors import StartError
 from sml_kernel.serving.install import Installed
 
 ADDRESS = "127.0.0.1"
-DISCOVERY = "server.json"
 _TAIL_LINES = 25
 _TRIES = 3  # somebody else may take a free port before the server does
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a server answers: ``host:port`` each, and the name by which it knows itself."""
-
-    grpc: str
-    http: str
-    metrics: str
-    server_id: str
 
 
 @final
@@ -81,7 +70,7 @@ class LocalServer:
             except BaseException:  # Ctrl-C while waiting
                 self.close()
                 raise
-        self._write_discovery()
+        discovery.write(folder, self.discovery())
 
     def _start(self, installed: Installed, environment: dict[str, str]) -> None:
         command = _command(installed, self.folder / "repository", self.place, self._prefix)
@@ -158,17 +147,13 @@ class LocalServer:
         """The last lines of the server's log."""
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
 
+    def discovery(self) -> Discovery:
+        """What a client needs to know of it."""
+        return Discovery((self.place,), pid=self.pid)
+
     def alive(self) -> bool:
         """Whether its guardian runs, and so the server."""
         return self.process.poll() is None
-
-    def _write_discovery(self) -> None:
-        partial = self.folder / f".{DISCOVERY}"
-        text = {**asdict(self.place), "host": socket.gethostname(), "pid": self.pid}
-        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "w") as stream:
-            stream.write(json.dumps(text, indent=2) + "\n")
-        partial.replace(self.folder / DISCOVERY)
 
     def close(self) -> None:
         """End the server with all that belongs to it; again is harmless."""

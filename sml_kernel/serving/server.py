@@ -10,7 +10,7 @@ from typing import Any
 
 from sml_kernel import records
 from sml_kernel.serving import checks, repository
-from sml_kernel.serving.client import Service
+from sml_kernel.serving.client import Service, opened
 from sml_kernel.serving.conversion import as_servable
 from sml_kernel.serving.errors import ServableError
 from sml_kernel.serving.install import install_triton
@@ -84,7 +84,7 @@ def start(
     except BaseException as error:
         run.finish("failed", error=repr(error))
         raise
-    service = Service(_transports(server, timeout_s), server)
+    service = opened(server.discovery(), timeout_s=timeout_s, server=server)
     service.on_close(server.close)
     try:
         hashes = repository.write(run.folder / "repository", made, deployment)
@@ -104,13 +104,6 @@ def _servables(models: Mapping[str, Any], examples: Mapping[str, Any]) -> list[S
     if unknown or not models:
         raise ServableError(f"examples of {unknown}, but models are {list(models) or 'none'}")
     return [as_servable(name, model, examples.get(name)) for name, model in models.items()]
-
-
-def _transports(server: LocalServer, timeout_s: float) -> dict[str, Any]:
-    from sml_kernel.serving.transports import Grpc, Http
-
-    place = server.place
-    return {"grpc": Grpc(place.grpc, timeout_s), "http": Http(place.http, timeout_s)}
 
 
 def _threads(processes: int) -> int | None:

@@ -184,7 +184,7 @@ def test_another_finds_it_by_its_folder_and_only_its_owner_may(
     assert service.server is not None
     discovery = folder / "server.json"
     assert stat.S_IMODE(discovery.stat().st_mode) == 0o600
-    said = json.loads(discovery.read_text())
+    (said,) = json.loads(discovery.read_text())["places"]
     for where in (folder, said["grpc"], f"http://{said['http']}"):
         with serving.connect(where) as other:
             assert other.models() == ["net", "numpy", "twice"]
