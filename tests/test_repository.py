@@ -25,7 +25,7 @@ input [
 ]
 output [
   { name: "mean" data_type: TYPE_FP64 dims: [ 1 ] reshape { shape: [ ] } },
-  { name: "above" data_type: TYPE_BOOL dims: [ 3 ] }
+  { name: "above" data_type: TYPE_UINT8 dims: [ 3 ] }
 ]
 instance_group [
   { count: 2 kind: KIND_GPU gpus: [ 0, 1 ] }
@@ -33,6 +33,7 @@ instance_group [
 dynamic_batching { preferred_batch_size: [ 8, 16 ] max_queue_delay_microseconds: 500 }
 parameters { key: "hash" value { string_value: "HASH" } }
 parameters { key: "run" value { string_value: "runs/\\"a\\"" } }
+parameters { key: "booleans" value { string_value: "[\\"above\\"]" } }
 model_warmup [ {
   name: "example" batch_size: 2
   inputs { key: "x" value { data_type: TYPE_FP32 dims: [ 7 ] input_data_file: "x" } }
@@ -266,8 +267,7 @@ def test_what_comes_with_another_hash_is_not_installed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An index that cannot be reached, then a wheel that is not the one it should be."""
-    requirement = ("nvidia-pytriton==0.7.0", "0" * 64)
-    monkeypatch.setattr(install, "_REQUIREMENTS", {"wheel": requirement})
+    monkeypatch.setattr(install, "_HASH", "0" * 64)
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     with pytest.raises(serving.InstallError, match="did not come"):
         serving.install_triton(tmp_path)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, final
 
 import numpy as np
 
 from sml_kernel.serving.errors import InputError
-from sml_kernel.serving.servable import TYPES, Field, array
+from sml_kernel.serving.servable import BOOLEANS_AS, TYPES, Field, array
 
 _NUMPY = {triton: numpy for numpy, triton in TYPES.items()}
 
@@ -26,9 +28,13 @@ class Served:
     run
         The run that it comes from, or empty.
     inputs, outputs
-        What it takes and gives. The first axis, the batch, is not in the shapes.
+        What it takes and gives. The first axis, the batch, is not in the shapes, unless `ragged`.
     max_batch
-        Rows of a request at most.
+        Rows of a request at most; if `ragged`, requests that are joined at most.
+    ragged
+        Whether a request is one thing of any size, such as a graph.
+    booleans
+        Names of the inputs and outputs that are sent as `BOOLEANS_AS`.
     """
 
     name: str
@@ -38,6 +44,24 @@ class Served:
     inputs: tuple[Field, ...]
     outputs: tuple[Field, ...]
     max_batch: int
+    ragged: bool = False
+    booleans: tuple[str, ...] = ()
+
+    def wire(self, field: Field, values: np.ndarray) -> np.ndarray:
+        """An input as it is sent: Triton's batch comes first, and no tensor has less axes."""
+        if field.name in self.booleans:
+            values = values.view(BOOLEANS_AS)
+        if self.ragged:
+            return values[None]
+        return values if field.shape else values[:, None]
+
+    def unwired(self, field: Field, values: np.ndarray) -> np.ndarray:
+        """An output as the model gave it, of one that was received."""
+        if field.name in self.booleans:
+            values = values.view(bool)
+        if self.ragged:
+            return values[0]
+        return values if field.shape else values.reshape(len(values))
 
 
 @final
@@ -69,13 +93,17 @@ def described(name: str, version: str, config: dict[str, Any]) -> Served:
     parameters = {
         key: value.get("string_value", "") for key, value in config.get("parameters", {}).items()
     }
-    inputs, outputs = (tuple(map(_field, config[kind])) for kind in ("input", "output"))
+    booleans = tuple(json.loads(parameters.get("booleans", "[]")))
+    inputs, outputs = (
+        tuple(_field(each, booleans) for each in config[kind]) for kind in ("input", "output")
+    )
     known = (parameters.get("hash", ""), parameters.get("run", ""))
-    return Served(name, version, *known, inputs, outputs, int(config["max_batch_size"]))
+    most, ragged = int(config["max_batch_size"]), "ragged" in parameters
+    return Served(name, version, *known, inputs, outputs, most, ragged, booleans)
 
 
-def _field(said: dict[str, Any]) -> Field:
-    kind = said["data_type"].removeprefix("TYPE_")
+def _field(said: dict[str, Any], booleans: Sequence[str]) -> Field:
+    kind = "BOOL" if said["name"] in booleans else said["data_type"].removeprefix("TYPE_")
     shape = said["reshape"].get("shape", []) if "reshape" in said else said["dims"]
     return Field(said["name"], _NUMPY.get(kind, kind), tuple(map(int, shape)))
 
@@ -86,7 +114,8 @@ def fitting(served: Served, given: Any) -> list[np.ndarray]:
     Parameters
     ----------
     given
-        An array or tensor, several in a tuple, or a mapping by the names of the inputs.
+        An array or tensor, several in a tuple, a mapping by the names of the inputs, or an object
+        that has them as attributes, such as a graph of torch_geometric.
 
     Raises
     ------
@@ -94,6 +123,8 @@ def fitting(served: Served, given: Any) -> list[np.ndarray]:
         They do not fit the model: its names, types and shapes are in the error.
     """
     names = [field.name for field in served.inputs]
+    if not isinstance(given, tuple | list | dict) and all(hasattr(given, name) for name in names):
+        given = {name: getattr(given, name) for name in names}
     if not isinstance(given, dict):
         parts = given if isinstance(given, tuple | list) and len(names) > 1 else (given,)
         if len(parts) != len(names):
@@ -104,7 +135,9 @@ def fitting(served: Served, given: Any) -> list[np.ndarray]:
         given = dict(zip(names, parts, strict=True))
     if set(given) != set(names):
         raise InputError(f"{served.name!r} takes {', '.join(names)}, not {', '.join(given)}")
-    arrays = [_checked(served.name, field, given[field.name]) for field in served.inputs]
+    arrays = [_checked(served, field, given[field.name]) for field in served.inputs]
+    if served.ragged:
+        return arrays
     rows = {len(values) for values in arrays}
     if len(rows) > 1:
         raise InputError(f"inputs of {served.name!r} have {sorted(rows)} rows: give as many each")
@@ -116,10 +149,11 @@ def fitting(served: Served, given: Any) -> list[np.ndarray]:
     return arrays
 
 
-def _checked(model: str, field: Field, given: Any) -> np.ndarray:
-    values = array(field.name, given)
-    wanted = f"[n, {', '.join('any' if each < 0 else str(each) for each in field.shape)}]"
-    shape = values.shape[1:]
+def _checked(served: Served, field: Field, given: Any) -> np.ndarray:
+    values, model = array(field.name, given), served.name
+    first = "" if served.ragged else "n, "
+    wanted = f"[{first}{', '.join('any' if each < 0 else str(each) for each in field.shape)}]"
+    shape = values.shape if served.ragged else values.shape[1:]
     fits = len(shape) == len(field.shape) and all(
         want in (-1, got) for want, got in zip(field.shape, shape, strict=False)
     )

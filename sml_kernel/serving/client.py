@@ -10,7 +10,13 @@ from typing import TYPE_CHECKING, Any, final
 from sml_kernel.serving import answers, discovery
 from sml_kernel.serving.answers import Answer, Served
 from sml_kernel.serving.discovery import Discovery, Place
-from sml_kernel.serving.errors import InputError, ModelError, ServerGoneError, UnknownModelError
+from sml_kernel.serving.errors import (
+    InputError,
+    MismatchError,
+    ModelError,
+    ServerGoneError,
+    UnknownModelError,
+)
 
 if TYPE_CHECKING:
     from sml_kernel.serving.local import LocalServer
@@ -46,7 +52,8 @@ class Service:
             The model.
         given
             Its input, [n, …] with the batch first: an array or a tensor; several in a tuple, or
-            in a mapping by name.
+            in a mapping by name. Of a ragged model one thing of any size: so, or as an object
+            that has the inputs as attributes, such as a graph of torch_geometric.
         transport
             ``"grpc"`` or ``"http"``; None is the first that there is.
 
@@ -64,6 +71,8 @@ class Service:
             The input does not fit the model; nothing was sent.
         ModelError
             The model raised.
+        MismatchError
+            What came is no answer: bytes are missing.
         ServerGoneError
             No server answers any more, or the service was closed.
         TimeoutError
@@ -130,9 +139,15 @@ class Service:
         return self._served[name]
 
     def _output(self, served: Served, result: Any, name: str) -> Answer:
-        values = result.as_numpy(name)
         field = next(each for each in served.outputs if each.name == name)
-        return answers.answer(values if field.shape else values.reshape(len(values)), served)
+        try:
+            values = result.as_numpy(name)
+        except ValueError as error:
+            raise MismatchError(
+                f"{served.name!r} answered {name} with other bytes than its shape and type say: "
+                f"its server corrupts arrays ({error})"
+            ) from error
+        return answers.answer(served.unwired(field, values), served)
 
     def _ask(self, transport: Transport, name: str, ask: Callable[[], Any]) -> Any:
         """Do it, and give what goes wrong its name."""

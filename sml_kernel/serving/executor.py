@@ -76,10 +76,12 @@ class TritonPythonModel:
         self._device = torch.device("cpu")
         if args["model_instance_kind"] == "GPU":
             self._device = torch.device("cuda", int(args["model_instance_device_id"]))
-        self._inputs = {each["name"]: each["data_type"] for each in config["input"]}
+        self._inputs = [each["name"] for each in config["input"]]
         self._outputs = [each["name"] for each in config["output"]]
-        expected = config["parameters"]["hash"]["string_value"]
-        model, self._merge = load(folder, expected)
+        marks = {key: each["string_value"] for key, each in config["parameters"].items()}
+        self._ragged = "ragged" in marks
+        self._booleans = json.loads(marks.get("booleans", "[]"))
+        model, self._merge = load(folder, marks["hash"])
         self._model = model.to(self._device) if isinstance(model, torch.nn.Module) else model
 
     def execute(self, requests: list[Any]) -> list[Any]:
@@ -89,14 +91,14 @@ class TritonPythonModel:
 
     def _input(self, request: Any, name: str) -> torch.Tensor:
         tensor = self._backend.get_input_tensor_by_name(request, name)
-        if self._inputs[name] == "TYPE_BOOL":  # its DLPack has no bool, and crashes
-            return torch.from_numpy(tensor.as_numpy().copy()).to(self._device)
-        # nothing is copied, and the numpy of the server is not in it
-        return torch.from_dlpack(tensor.to_dlpack()).to(self._device)
+        # nothing is copied; as_numpy() would be wrong under NumPy 2
+        values = torch.from_dlpack(tensor.to_dlpack()).to(self._device)
+        values = values.bool() if name in self._booleans else values
+        return values[0] if self._ragged else values  # the batch of one that a request is
 
     def _output(self, name: str, value: torch.Tensor) -> Any:
-        if value.dtype == torch.bool:
-            return self._backend.Tensor(name, value.numpy())
+        value = value.to(torch.uint8) if name in self._booleans else value
+        value = value[None] if self._ragged else value
         return self._backend.Tensor.from_dlpack(name, value.contiguous())
 
     def _response(self, answer: Tensors | Exception) -> Any:

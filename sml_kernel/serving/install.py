@@ -1,8 +1,9 @@
 """A real Triton Inference Server on this machine, without a container.
 
 The server is the one inside the wheel of nvidia-pytriton, which is fetched once into a cache
-folder, with a NumPy 1.26 beside it: the wheel's Python backend corrupts arrays under NumPy 2. The
-environment itself is not changed; `overlay` joins the two for the server's processes alone.
+folder. The environment itself is not changed; `Installed.environment` joins the two for the
+server's processes alone. The wheel's Python backend corrupts NumPy arrays under NumPy 2, so
+`serving.executor` never lets it touch one.
 """
 
 from __future__ import annotations
@@ -23,18 +24,9 @@ from sml_kernel.serving.errors import InstallError
 TRITON = "2.51.0"
 _GLIBC = (2, 35)
 _PYTHONS = ("3.11", "3.12")
-#: What is fetched, with the SHA-256 of every file that may come (NumPy: of each Python).
-_REQUIREMENTS = {
-    "wheel": (
-        "nvidia-pytriton==0.7.0",
-        "21f063ff93bb426d0c06b7a55e7eb9efcfe62c0dddd9a908e9877e18710128df",
-    ),
-    "numpy": (
-        "numpy==1.26.4",
-        "666dbfb6ec68962c033a450943ded891bed2d54e6755e35e5835d63f4f6931d5",
-        "675d61ffbfa78604709862923189bad94014bef562cc35cf61d3a07bba02a7ed",
-    ),
-}
+#: What is fetched, with its SHA-256.
+_REQUIREMENT = "nvidia-pytriton==0.7.0"
+_HASH = "21f063ff93bb426d0c06b7a55e7eb9efcfe62c0dddd9a908e9877e18710128df"
 
 
 @dataclass(frozen=True)
@@ -53,12 +45,12 @@ class Installed:
         """The folder of its backends, of which there is the Python one."""
         return self.folder / "backends"
 
-    def overlay(self, folder: Path) -> dict[str, str]:
+    def environment(self, folder: Path) -> dict[str, str]:
         """Make the Python of one server in `folder`, and what its environment is changed by.
 
         The server's processes take the first ``python3`` of the PATH and ignore PYTHONPATH. So
-        that is a virtual environment of a few files, which sees the older NumPy first and then all
-        that this process sees, at the places where it does.
+        that is a virtual environment of a few files, which sees all that this process sees, at the
+        places where it does.
         """
         site = folder / "lib" / f"python{_python()}" / "site-packages"
         site.mkdir(parents=True)
@@ -70,8 +62,7 @@ class Installed:
         )
         seen = [str(Path(each).resolve()) for each in sys.path if Path(each or ".").is_dir()]
         own = str(Path(__file__).resolve().parents[2])
-        places = [str(self.folder / "numpy"), *seen, own]
-        add = "".join(f"import site; site.addsitedir({each!r})\n" for each in places)
+        add = "".join(f"import site; site.addsitedir({each!r})\n" for each in (*seen, own))
         (site / "places.pth").write_text(add)
         libraries = [sysconfig.get_config_var("LIBDIR"), self.folder / "wheel/nvidia_pytriton.libs"]
         path = [folder / "bin", os.environ.get("PATH", "")]
@@ -87,7 +78,7 @@ def default_cache() -> Path:
 
 
 def install_triton(cache: str | os.PathLike[str] | None = None) -> Installed:
-    """Triton in the cache folder, fetched on first use (75 MB); later it is just found.
+    """Triton in the cache folder, fetched on first use (55 MB); later it is just found.
 
     Parameters
     ----------
@@ -131,8 +122,7 @@ def _check_platform(system: str, machine: str, libc: tuple[str, str], python: st
 
 
 def _fill(folder: Path) -> None:
-    for target, (requirement, *hashes) in _REQUIREMENTS.items():
-        _fetch(folder, target, requirement, hashes)
+    _fetch(folder)
     server = folder / "wheel" / "pytriton" / "tritonserver"
     backend = folder / "backends" / "python"
     backend.mkdir(parents=True)
@@ -144,23 +134,23 @@ def _fill(folder: Path) -> None:
     (server / "bin" / "tritonserver").chmod(0o755)
 
 
-def _fetch(folder: Path, target: str, requirement: str, hashes: list[str]) -> None:
-    """Have pip fetch one wheel, refuse it if its hash is another, and unpack it."""
+def _fetch(folder: Path) -> None:
+    """Have pip fetch the wheel, refuse it if its hash is another, and unpack it."""
     if importlib.util.find_spec("pip") is None:
         raise InstallError(
             f"Triton is fetched by pip, which {sys.executable} lacks: "
             f"run `{sys.executable} -m ensurepip`"
         )
     folder.mkdir(exist_ok=True)
-    wanted = folder / f"{target}.txt"
-    wanted.write_text(" ".join([requirement, *(f"--hash=sha256:{each}" for each in hashes)]))
+    wanted = folder / "wheel.txt"
+    wanted.write_text(f"{_REQUIREMENT} --hash=sha256:{_HASH}")
     command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
     command += ["--no-deps", "--only-binary", ":all:", "--require-hashes"]
-    command += ["--target", str(folder / target), "--requirement", str(wanted)]
+    command += ["--target", str(folder / "wheel"), "--requirement", str(wanted)]
     ran = subprocess.run(command, capture_output=True, text=True)
     if ran.returncode:
         raise InstallError(
-            f"Triton cannot be fetched: {requirement} did not come. Where the network is closed, "
+            f"Triton cannot be fetched: {_REQUIREMENT} did not come. Where the network is closed, "
             f"copy {folder.parent} from a machine that has it. pip says:\n{ran.stderr.strip()}"
         )
 

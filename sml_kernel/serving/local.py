@@ -53,7 +53,7 @@ class LocalServer:
         (folder / "repository").mkdir(exist_ok=True)
         self._deadline = time.monotonic() + timeout_s
         self._prefix = f"sml-serving-{secrets.token_hex(6)}-"
-        environment = {**os.environ, **installed.overlay(folder / "python")}
+        environment = {**os.environ, **installed.environment(folder / "python")}
         if threads is not None:
             environment |= dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(threads))
         for attempt in range(_TRIES):

@@ -13,6 +13,7 @@ The server's Python needs this package and what the model's class imports. Nothi
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 import shutil
@@ -23,7 +24,7 @@ from pathlib import Path
 import numpy as np
 
 from sml_kernel.serving.errors import ServableError
-from sml_kernel.serving.servable import TYPES, Field, Servable
+from sml_kernel.serving.servable import Field, Servable
 
 PARAMETERS = "parameters.safetensors"
 _MODEL = '''"""{name}: what it is stands in the metadata of {file} beside this file."""
@@ -41,15 +42,18 @@ class Deployment:
     instances
         Copies of the model, each in a process of its own; of each GPU where `gpus` are named.
     max_batch
-        Rows that are joined to one call at most.
+        Rows that are joined to one call at most, and that a request has at most.
     queue_delay_us
         Microseconds that a request waits for others to join it, at most.
     preferred_batch
-        Numbers of rows at which a batch goes at once, without waiting longer.
+        Numbers of rows, or of requests that are ragged, at which a batch goes at once, without
+        waiting longer.
     warmup
         Answer the example before the model is ready: the first request is not the slow one.
     gpus
         Numbers of the GPUs it runs on. Empty: the CPU.
+    max_joined
+        Requests of a ragged model, such as one of graphs, that are joined to one call at most.
 
     Raises
     ------
@@ -63,12 +67,14 @@ class Deployment:
     preferred_batch: tuple[int, ...] = ()
     warmup: bool = True
     gpus: tuple[int, ...] = ()
+    max_joined: int = 16
 
     def __post_init__(self) -> None:
-        if self.instances < 1 or self.max_batch < 1 or self.queue_delay_us < 0:
+        if min(self.instances, self.max_batch, self.max_joined) < 1 or self.queue_delay_us < 0:
             raise ValueError(
-                "instances and max_batch are at least 1 and queue_delay_us at least 0, not "
-                f"{self.instances}, {self.max_batch} and {self.queue_delay_us}"
+                "instances, max_batch and max_joined are at least 1 and queue_delay_us at least "
+                f"0, not {self.instances}, {self.max_batch}, {self.max_joined} and "
+                f"{self.queue_delay_us}"
             )
         if any(not 1 <= each <= self.max_batch for each in self.preferred_batch):
             raise ValueError(
@@ -81,15 +87,18 @@ def config(model: Servable, deployment: Deployment, model_hash: str) -> str:
     """The text of ``config.pbtxt``.
 
     An input or output that is one number a row has the shape [n, 1] on the wire, for Triton has no
-    tensors of less; ``reshape`` says so in its own words.
+    tensors of less; ``reshape`` says so in its own words. A request of a ragged model is a batch
+    of one: its tensors have a first axis of 1 on the wire.
     """
+    most = deployment.max_joined if model.ragged else deployment.max_batch
+    any_size = " allow_ragged_batch: true" if model.ragged else ""
     blocks = [
-        f'name: "{model.name}"\nbackend: "python"\nmax_batch_size: {deployment.max_batch}',
-        _list("input", [_field(each) for each in model.inputs]),
+        f'name: "{model.name}"\nbackend: "python"\nmax_batch_size: {most}',
+        _list("input", [_field(each) + any_size for each in model.inputs]),
         _list("output", [_field(each) for each in model.outputs]),
         _instances(deployment),
-        _batching(deployment),
-        *(_parameter(key, value) for key, value in (("hash", model_hash), ("run", model.run))),
+        _batching(deployment, most),
+        *(_parameter(key, value) for key, value in _marks(model, model_hash).items()),
     ]
     if deployment.warmup:
         blocks.append(_warmup(model, deployment))
@@ -145,6 +154,8 @@ def _write(folder: Path, model: Servable, deployment: Deployment) -> str:
 
 
 def _example(model: Servable, deployment: Deployment) -> tuple[np.ndarray, ...]:
+    if model.ragged:
+        return model.example
     return tuple(values[: deployment.max_batch] for values in model.example)
 
 
@@ -156,7 +167,7 @@ def _field(field: Field) -> str:
     single = not field.shape
     dims = ", ".join(map(str, field.shape or (1,)))
     reshape = " reshape { shape: [ ] }" if single else ""
-    return f'name: "{field.name}" data_type: TYPE_{TYPES[field.dtype]} dims: [ {dims} ]{reshape}'
+    return f'name: "{field.name}" data_type: TYPE_{field.wire_type} dims: [ {dims} ]{reshape}'
 
 
 def _instances(deployment: Deployment) -> str:
@@ -166,11 +177,22 @@ def _instances(deployment: Deployment) -> str:
     return _list("instance_group", [f"count: {deployment.instances} {where}"])
 
 
-def _batching(deployment: Deployment) -> str:
-    preferred = ", ".join(map(str, deployment.preferred_batch))
+def _batching(deployment: Deployment, most: int) -> str:
+    preferred = ", ".join(str(each) for each in deployment.preferred_batch if each <= most)
     sizes = f"preferred_batch_size: [ {preferred} ] " if preferred else ""
     delay = f"max_queue_delay_microseconds: {deployment.queue_delay_us}"
     return f"dynamic_batching {{ {sizes}{delay} }}"
+
+
+def _marks(model: Servable, model_hash: str) -> dict[str, str]:
+    """What clients and the server's own code are told of a model beside Triton's words."""
+    booleans = [each.name for each in (*model.inputs, *model.outputs) if each.dtype == "bool"]
+    marks = {"hash": model_hash, "run": model.run}
+    if model.ragged:
+        marks["ragged"] = "true"
+    if booleans:
+        marks["booleans"] = json.dumps(booleans)
+    return marks
 
 
 def _parameter(key: str, value: str) -> str:
@@ -180,11 +202,12 @@ def _parameter(key: str, value: str) -> str:
 
 def _warmup(model: Servable, deployment: Deployment) -> str:
     example = _example(model, deployment)
-    lines = [f'  name: "example" batch_size: {len(example[0])}']
+    lines = [f'  name: "example" batch_size: {1 if model.ragged else len(example[0])}']
     for field, values in zip(model.inputs, example, strict=True):
-        dims = ", ".join(map(str, values.shape[1:] or (1,)))
+        shape = values.shape if model.ragged else values.shape[1:] or (1,)
+        dims = ", ".join(map(str, shape))
         lines.append(
-            f'  inputs {{ key: "{field.name}" value {{ data_type: TYPE_{TYPES[field.dtype]} '
+            f'  inputs {{ key: "{field.name}" value {{ data_type: TYPE_{field.wire_type} '
             f'dims: [ {dims} ] input_data_file: "{field.name}" }} }}'
         )
     return "model_warmup [ {\n" + "\n".join(lines) + "\n} ]"

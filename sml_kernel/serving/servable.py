@@ -34,6 +34,8 @@ TYPES = {
     "float32": "FP32",
     "float64": "FP64",
 }
+#: What is sent of booleans: the Python backend has no way for them but NumPy's, see `install`.
+BOOLEANS_AS = "uint8"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
@@ -48,7 +50,8 @@ class Field:
     dtype
         numpy's name of its type, one of `TYPES`.
     shape
-        Of one row, without the first axis, which is the batch; -1 is any length.
+        Of one row, without the first axis, which is the batch; of a model whose requests are
+        ragged the whole shape. -1 is any length.
     """
 
     name: str
@@ -59,6 +62,11 @@ class Field:
         if self.dtype not in TYPES:
             known = ", ".join(TYPES)
             raise ServableError(f"{self.name} is of type {self.dtype}; served are {known}")
+
+    @property
+    def wire_type(self) -> str:
+        """Triton's name of the type that is sent."""
+        return TYPES[BOOLEANS_AS if self.dtype == "bool" else self.dtype]
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,7 +91,10 @@ class Servable:
         Tensors by name; they travel as safetensors.
     inputs, outputs
         Empty: found from `example`, with the names ``input_0``, … and ``output`` or the keys of
-        the mapping that the model returns.
+        the mapping that the model returns. What is ragged names both.
+    ragged
+        A request is one thing of any size, such as a graph, and not a number of rows: its inputs
+        need not have their first axis in common, and `merge` joins things, not rows.
     merge
         What joins the requests that wait and splits their answers: see `serving.merging`.
     files
@@ -105,6 +116,7 @@ class Servable:
     parameters: Mapping[str, Tensor]
     inputs: tuple[Field, ...] = ()
     outputs: tuple[Field, ...] = ()
+    ragged: bool = False
     merge: str = "sml_kernel.serving.merging:rows"
     files: Mapping[str, bytes] = field(default_factory=dict)
     run: str = ""
@@ -121,6 +133,8 @@ class Servable:
             json.dumps(self.arguments)
         except TypeError as error:
             raise ServableError(f"arguments of {self.name!r} are not JSON: {error}") from None
+        if self.ragged and not (self.inputs and self.outputs):
+            raise ServableError(f"{self.name!r} is ragged: its inputs and outputs have to be named")
         inputs = self.inputs or _fields([f"input_{i}" for i in range(len(self.example))], self)
         object.__setattr__(self, "inputs", inputs)
         if not self.outputs:

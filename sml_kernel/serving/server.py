@@ -26,6 +26,7 @@ def start(
     folder: str | os.PathLike[str] | None = None,
     instances: int = 1,
     max_batch: int = 1024,
+    max_joined: int = 16,
     queue_delay_us: int = 200,
     preferred_batch: Sequence[int] = (),
     warmup: bool = True,
@@ -45,7 +46,7 @@ def start(
     folder
         The run folder: records, log, repository. It is new or empty; None makes one below
         ``runs``.
-    instances, max_batch, queue_delay_us, preferred_batch, warmup
+    instances, max_batch, max_joined, queue_delay_us, preferred_batch, warmup
         How each model runs: see `serving.repository.Deployment`.
     tolerance
         Largest difference between served and direct answers, relative to the largest answer.
@@ -72,7 +73,14 @@ def start(
     MismatchError
         A served model answers otherwise than called directly.
     """
-    deployment = Deployment(instances, max_batch, queue_delay_us, tuple(preferred_batch), warmup)
+    deployment = Deployment(
+        instances,
+        max_batch,
+        queue_delay_us,
+        tuple(preferred_batch),
+        warmup,
+        max_joined=max_joined,
+    )
     made = _servables(models, examples or {})
     installed = install_triton(cache)
     asked = {"models": list(models), **asdict(deployment), "tolerance": tolerance}

@@ -133,7 +133,7 @@ def _request(
     """Inputs with their data, and the outputs that are wanted, as tritonclient has them."""
     given = []
     for field, values in zip(served.inputs, arrays, strict=True):
-        shape = values.shape if field.shape else (*values.shape, 1)
-        given.append(tritonclient.InferInput(field.name, list(shape), TYPES[field.dtype]))
-        given[-1].set_data_from_numpy(values.reshape(shape))
+        sent = served.wire(field, values)
+        given.append(tritonclient.InferInput(field.name, list(sent.shape), TYPES[str(sent.dtype)]))
+        given[-1].set_data_from_numpy(sent)
     return given, [tritonclient.InferRequestedOutput(field.name) for field in served.outputs]

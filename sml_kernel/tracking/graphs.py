@@ -60,6 +60,23 @@ def build_graphs(
     return [_build(event, cuts) for event in bar]
 
 
+def candidates(event: Event, cuts: Cuts) -> Data:
+    """The graph of an event whose truth is not known or not wanted.
+
+    Returns
+    -------
+    torch_geometric.data.Data
+        `build_graphs` without ``y``, ``weight``, the counts of segments and ``name``.
+
+    Raises
+    ------
+    InputError
+        Hits without layers.
+    """
+    hits = Hits(event)
+    return unlabelled(event, hits, np.stack(_candidates(hits, cuts)))
+
+
 def summarise_graphs(graphs: Iterable[Data]) -> pd.DataFrame:
     """Per graph: hits, edges, the share of edges that are true, and of true segments kept."""
     return pd.DataFrame(

@@ -176,6 +176,12 @@ class InteractionGNN(nn.Module):
         save_file(weights, partial, metadata={**beside, "settings": json.dumps(self.settings)})
         partial.replace(path)
 
+    def servable(self, name: str) -> dict[str, Any]:
+        """What `sml_kernel.serving` serves of it: graphs in, the score of each edge out."""
+        from sml_kernel.tracking import served
+
+        return served.network(self)
+
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> InteractionGNN:
         """Read what `save` wrote.

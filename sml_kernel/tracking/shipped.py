@@ -39,6 +39,12 @@ class Pretrained:
     cuts: Cuts
     provenance: dict[str, Any]
 
+    def servable(self, name: str) -> dict[str, Any]:
+        """What `sml_kernel.serving` serves of it: hits in, the track of each out."""
+        from sml_kernel.tracking import served
+
+        return served.chain(self.model, self.cuts)
+
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write all of it as one safetensors file, at once or not at all."""
         cuts = {"min_pt_gev": self.cuts.min_pt_gev, "table": self.cuts.table.to_dict("list")}

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -19,31 +18,12 @@ def twice(x: Tensor) -> Tensor:
     return 2 * x
 
 
-def _repeating(x: Tensor) -> Tensor:
-    """What a stub under NumPy 2 makes of an array: its first element again and again."""
-    return (2 * x).flatten()[:1].expand(x.numel()).reshape(x.shape).clone()
-
-
 def honest(*_: object) -> Callable[[Tensor], Tensor]:
     return twice
 
 
-def corrupting(*_: object) -> Callable[[Tensor], Tensor]:
-    return _repeating
-
-
 def failing(*_: object) -> Callable[[Tensor], Tensor]:
     raise RuntimeError("this one never loads")
-
-
-def numpy_version(x: Tensor) -> Tensor:
-    """[n, 2]: major and minor version of the NumPy of the process, of each row."""
-    version = [float(each) for each in np.__version__.split(".")[:2]]
-    return torch.tensor([version] * len(x))
-
-
-def versions(_: Mapping[str, object], __: Mapping[str, Tensor], ___: Path) -> Callable:
-    return numpy_version
 
 
 def servable(
