@@ -9,6 +9,7 @@ from sml_kernel.plots.ensembles import against_exact, losses, reliability, sprea
 from sml_kernel.plots.measurements import coverage, likelihood_scan, pulls, variance_components
 from sml_kernel.plots.physics import efficiency, event, score_distribution, stages, training
 from sml_kernel.plots.reweighting import closure
+from sml_kernel.plots.services import load
 from sml_kernel.plots.studies import scaling, targets
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "efficiency",
     "event",
     "likelihood_scan",
+    "load",
     "losses",
     "pulls",
     "reliability",

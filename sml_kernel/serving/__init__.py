@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         UnknownModelError,
     )
     from sml_kernel.serving.install import Installed, install_triton
+    from sml_kernel.serving.load import Load, open_load, sweep
     from sml_kernel.serving.repository import Deployment, write
     from sml_kernel.serving.servable import Field, Servable
     from sml_kernel.serving.server import start
@@ -34,6 +35,7 @@ _MODULES = {
     "InstallError": "errors",
     "Installed": "install",
     "MismatchError": "errors",
+    "Load": "load",
     "ModelError": "errors",
     "Servable": "servable",
     "ServableError": "errors",
@@ -45,8 +47,10 @@ _MODULES = {
     "compare": "checks",
     "connect": "client",
     "install_triton": "install",
+    "open_load": "load",
     "as_servable": "conversion",
     "start": "server",
+    "sweep": "load",
     "write": "repository",
 }
 __all__ = list(_MODULES)

@@ -32,12 +32,20 @@ class Service:
     transports
         By name, ``"grpc"`` and ``"http"``, those that there are; the first is used if none is
         named. ``transports["grpc"].client`` is tritonclient's own object.
+    found
+        Where it answers.
     server
         The server that `start` started; None of `connect`.
     """
 
-    def __init__(self, transports: dict[str, Transport], server: LocalServer | None = None) -> None:
+    def __init__(
+        self,
+        transports: dict[str, Transport],
+        found: Discovery,
+        server: LocalServer | None = None,
+    ) -> None:
         self.transports = transports
+        self.found = found
         self.server = server
         self._closed = False
         self._served: dict[str, Served] = {}
@@ -207,7 +215,7 @@ def opened(
         transports["grpc"] = Grpc(place.grpc, timeout_s)
     if place.http:
         transports["http"] = Http(place.http, timeout_s)
-    return Service(transports, server)
+    return Service(transports, found, server)
 
 
 def connect(where: str | os.PathLike[str], *, timeout_s: float = 60.0) -> Service:

@@ -39,6 +39,9 @@ class Transport(Protocol):
     def index(self) -> list[dict[str, Any]]:
         """The models of the repository with their states."""
 
+    def statistics(self, name: str) -> list[dict[str, Any]]:
+        """Triton's counters of a model, of each of its versions."""
+
     def infer(self, served: Served, arrays: Sequence[np.ndarray]) -> Any:
         """tritonclient's result."""
 
@@ -73,6 +76,12 @@ class Grpc:
     def index(self) -> list[dict[str, Any]]:
         said = self.client.get_model_repository_index(as_json=True, client_timeout=self._timeout_s)
         return said.get("models", [])
+
+    def statistics(self, name: str) -> list[dict[str, Any]]:
+        said = self.client.get_inference_statistics(
+            name, as_json=True, client_timeout=self._timeout_s
+        )
+        return said.get("model_stats", [])
 
     def infer(self, served: Served, arrays: Sequence[np.ndarray]) -> Any:
         given, wanted = _request(self._tritonclient, served, arrays)
@@ -116,6 +125,9 @@ class Http:
 
     def index(self) -> list[dict[str, Any]]:
         return self.client.get_model_repository_index()
+
+    def statistics(self, name: str) -> list[dict[str, Any]]:
+        return self.client.get_inference_statistics(name)["model_stats"]
 
     def infer(self, served: Served, arrays: Sequence[np.ndarray]) -> Any:
         given, wanted = _request(self._tritonclient, served, arrays)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
 import numpy as np
@@ -20,6 +21,16 @@ def twice(x: Tensor) -> Tensor:
 
 def honest(*_: object) -> Callable[[Tensor], Tensor]:
     return twice
+
+
+def slow(x: Tensor) -> Tensor:
+    """[n, 3] to [n, 3], 5 ms a row."""
+    time.sleep(0.005 * len(x))
+    return 2 * x
+
+
+def sleeping(*_: object) -> Callable[[Tensor], Tensor]:
+    return slow
 
 
 def failing(*_: object) -> Callable[[Tensor], Tensor]:
