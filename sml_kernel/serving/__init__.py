@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from sml_kernel.serving.answers import Answer, Served
     from sml_kernel.serving.checks import Comparison, compare
-    from sml_kernel.serving.client import Service, connect
+    from sml_kernel.serving.client import Service
+    from sml_kernel.serving.connecting import connect
     from sml_kernel.serving.conversion import as_servable
     from sml_kernel.serving.errors import (
         InputError,
@@ -21,10 +22,11 @@ if TYPE_CHECKING:
         UnknownModelError,
     )
     from sml_kernel.serving.install import Installed, install_triton
-    from sml_kernel.serving.load import Load, open_load, sweep
+    from sml_kernel.serving.load import Load, open_load
     from sml_kernel.serving.repository import Deployment, write
     from sml_kernel.serving.servable import Field, Servable
     from sml_kernel.serving.server import start
+    from sml_kernel.serving.sweeping import sweep
 
 _MODULES = {
     "Answer": "answers",
@@ -45,12 +47,12 @@ _MODULES = {
     "StartError": "errors",
     "UnknownModelError": "errors",
     "compare": "checks",
-    "connect": "client",
+    "connect": "connecting",
     "install_triton": "install",
     "open_load": "load",
     "as_servable": "conversion",
     "start": "server",
-    "sweep": "load",
+    "sweep": "sweeping",
     "write": "repository",
 }
 __all__ = list(_MODULES)

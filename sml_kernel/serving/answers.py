@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, final
@@ -10,7 +11,7 @@ from typing import Any, final
 import numpy as np
 
 from sml_kernel.serving.errors import InputError
-from sml_kernel.serving.servable import BOOLEANS_AS, TYPES, Field, array
+from sml_kernel.serving.servable import BOOLEANS_AS, TYPES, Field, Servable, array
 
 _NUMPY = {triton: numpy for numpy, triton in TYPES.items()}
 
@@ -86,6 +87,20 @@ def answer(values: np.ndarray, served: Served) -> Answer:
     made = values.view(Answer)
     made.served = served
     return made
+
+
+def of_servable(model: Servable, version: str) -> Served:
+    """A model of this process as if it were served, with any number of rows."""
+    return Served(
+        model.name,
+        version,
+        model.hash(),
+        model.run,
+        model.inputs,
+        model.outputs,
+        sys.maxsize,
+        model.ragged,
+    )
 
 
 def described(name: str, version: str, config: dict[str, Any]) -> Served:

@@ -250,7 +250,7 @@ def _calls(said: dict[str, Any]) -> Calls:
 
 def main() -> None:
     """Be one of `call_from_processes`."""
-    from sml_kernel.serving.client import opened
+    from sml_kernel.serving.connecting import opened
     from sml_kernel.serving.discovery import Place
 
     told = json.loads(sys.stdin.readline())

@@ -1,55 +1,84 @@
-"""Ask a service: `Service.infer`, over gRPC or HTTP."""
+"""Ask a service: `Service.infer`, over the fastest transport, on whichever server is free."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
-from pathlib import Path
+import asyncio
+import math
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, final
 
-from sml_kernel.serving import answers, discovery
+import numpy as np
+
+from sml_kernel.serving import answers, choosing
 from sml_kernel.serving.answers import Answer, Served
-from sml_kernel.serving.discovery import Discovery, Place
+from sml_kernel.serving.asking import ask, ready
+from sml_kernel.serving.balancing import Balancer, Endpoint
+from sml_kernel.serving.discovery import Discovery
 from sml_kernel.serving.errors import (
     InputError,
     MismatchError,
-    ModelError,
     ServerGoneError,
     UnknownModelError,
 )
+from sml_kernel.serving.servable import Servable
 
 if TYPE_CHECKING:
     from sml_kernel.serving.local import LocalServer
     from sml_kernel.serving.transports import Transport
 
+_SUBMITTED = 64  # requests of `submit` under way at once
+
 
 @final
 class Service:
-    """Models on a Triton server. A context manager; `connect` and `start` give one.
+    """Models on Triton servers. A context manager; `connect` and `start` give one.
+
+    Any number of threads may use it.
 
     Attributes
     ----------
-    transports
-        By name, ``"grpc"`` and ``"http"``, those that there are; the first is used if none is
-        named. ``transports["grpc"].client`` is tritonclient's own object.
+    endpoints
+        Its servers, which serve the same models; each request goes to the one that has least to
+        do, and to another if that one fails.
     found
         Where it answers.
     server
         The server that `start` started; None of `connect`.
+    measured
+        Seconds of a request over each transport, by model and order of magnitude of its bytes, as
+        found when the first such request was made.
     """
 
     def __init__(
         self,
-        transports: dict[str, Transport],
+        endpoints: Sequence[Endpoint],
         found: Discovery,
         server: LocalServer | None = None,
+        fallback: Mapping[str, Servable] | None = None,
     ) -> None:
-        self.transports = transports
+        self.endpoints = list(endpoints)
         self.found = found
         self.server = server
+        self.measured: dict[tuple[str, int], dict[str, float]] = {}
+        self._balancer = Balancer(self.endpoints)
+        self._fallback = dict(fallback or {})
+        self._measuring = threading.Lock()
         self._closed = False
         self._served: dict[str, Served] = {}
         self._closing: list[Callable[[], None]] = []
+        self._pool: ThreadPoolExecutor | None = None
+
+    @property
+    def transports(self) -> dict[str, Transport]:
+        """Of the first server, by name; ``transports["grpc"].client`` is tritonclient's object."""
+        return self.endpoints[0].transports
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Requests: how often another server was asked (``retried``), and answers by server."""
+        return dict(self._balancer.counts)
 
     def infer(self, name: str, given: Any, *, transport: str | None = None) -> Any:
         """Ask a model.
@@ -63,7 +92,8 @@ class Service:
             in a mapping by name. Of a ragged model one thing of any size: so, or as an object
             that has the inputs as attributes, such as a graph of torch_geometric.
         transport
-            ``"grpc"`` or ``"http"``; None is the first that there is.
+            ``"grpc"`` or ``"http"``. None is the fastest: the first request of a model, and of
+            each order of magnitude of bytes, is sent several times over each to find out.
 
         Returns
         -------
@@ -74,7 +104,7 @@ class Service:
         Raises
         ------
         UnknownModelError
-            The server has no such model that is ready; those that are, are in the error.
+            No server has such a model that is ready; those that are, are in the error.
         InputError
             The input does not fit the model; nothing was sent.
         ModelError
@@ -82,38 +112,59 @@ class Service:
         MismatchError
             What came is no answer: bytes are missing.
         ServerGoneError
-            No server answers any more, or the service was closed.
+            No server answers any more and there is no fallback, or the service was closed.
         TimeoutError
             It did not answer in time.
         """
-        chosen = self._transport(transport)
-        served = self.describe(name)
-        arrays = answers.fitting(served, given)
-        result = self._ask(chosen, name, lambda: chosen.infer(served, arrays))
-        version = _version(result)
-        if version != served.version:  # the first answer, or another version since
-            served = self._describe(name, version)
-        outputs = tuple(self._output(served, result, field.name) for field in served.outputs)
-        return outputs[0] if len(outputs) == 1 else outputs
+        self._check(transport)
+        try:
+            served = self.describe(name)
+            arrays = answers.fitting(served, given)
+            by = transport or self._fastest(served, arrays)
+            endpoint, result = self._send(served, arrays, by)
+            version = _version(result)
+            if version != served.version:  # the first answer, or another version since
+                served = self._describe(name, version, endpoint)
+        except ServerGoneError:
+            if name not in self._fallback:
+                raise
+            return self._directly(self._fallback[name], given)
+        return _one(tuple(_output(served, result, field.name) for field in served.outputs))
+
+    def submit(self, name: str, given: Any, *, transport: str | None = None) -> Future[Any]:
+        """`infer` in the background: a future of what it returns or raises."""
+        self._check(transport)
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(_SUBMITTED, thread_name_prefix="sml-serving")
+        return self._pool.submit(self.infer, name, given, transport=transport)
+
+    async def ainfer(self, name: str, given: Any, *, transport: str | None = None) -> Any:
+        """`infer` for asyncio: the event loop goes on while threads wait for the answer."""
+        return await asyncio.wrap_future(self.submit(name, given, transport=transport))
 
     def describe(self, name: str) -> Served:
         """What a model takes and gives, its hash and its run. Raises as `infer`."""
-        return self._served.get(name) or self._describe(name, "")
+        if name in self._served:
+            return self._served[name]
+        _, served = self._anywhere(name, lambda each: self._describe(name, "", each))
+        return served
 
     def models(self) -> list[str]:
-        """The models that are ready. Raises `ServerGoneError`."""
-        chosen = self._transport(None)
-        return _ready(self._ask(chosen, "", chosen.index))
+        """The models that are ready, of any server. Raises `ServerGoneError`."""
+        self._check(None)
+        return self._anywhere("", lambda each: self._ask(each, "", None, ready))[1]
 
     def live(self) -> bool:
-        """Whether the server answers."""
-        return self._transport(None).live()
+        """Whether a server answers."""
+        self._check(None)
+        return any(_first(each).live() for each in self.endpoints)
 
     def close(self) -> None:
         """Close the connections, and the server if `start` started it; again is harmless."""
         self._closed = True
-        for transport in self.transports.values():
-            transport.close()
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+        self._balancer.close()
         while self._closing:
             self._closing.pop()()
 
@@ -128,132 +179,92 @@ class Service:
         self.close()
 
     def __repr__(self) -> str:
-        where = ", ".join(f"{name}://{each.url}" for name, each in self.transports.items())
-        return f"<Service at {where}>"
+        places = [
+            f"{name}://{each.url}" for e in self.endpoints for name, each in e.transports.items()
+        ]
+        return f"<Service at {', '.join(places)}>"
 
-    def _transport(self, name: str | None) -> Transport:
+    def _check(self, transport: str | None) -> None:
         if self._closed:
             raise ServerGoneError("this service was closed; start it again with serving.start")
-        if name is None:
-            return next(iter(self.transports.values()))
-        if name not in self.transports:
-            raise InputError(f"no transport {name!r}; there are {', '.join(self.transports)}")
-        return self.transports[name]
+        if transport is not None and transport not in self.transports:
+            known = ", ".join(self.transports)
+            raise InputError(f"no transport {transport!r}; there are {known}")
 
-    def _describe(self, name: str, version: str) -> Served:
-        chosen = self._transport(None)
-        config = self._ask(chosen, name, lambda: chosen.config(name))
+    def _fastest(self, served: Served, arrays: Sequence[np.ndarray]) -> str:
+        names = list(self.transports)
+        if len(names) == 1:
+            return names[0]
+        key = (served.name, int(math.log10(max(1, sum(each.nbytes for each in arrays)))))
+        with self._measuring:  # others wait: they would disturb it
+            if key not in self.measured:
+                found = choosing.measured(names, lambda by: self._send(served, arrays, by))
+                self.measured[key] = found
+        return min(names, key=lambda name: self.measured[key][name])
+
+    def _send(self, served: Served, arrays: Sequence[np.ndarray], by: str) -> tuple[Endpoint, Any]:
+        def send(endpoint: Endpoint) -> Any:
+            return self._ask(endpoint, served.name, by, lambda chosen: chosen.infer(served, arrays))
+
+        endpoint, result = self._anywhere(served.name, send)
+        self._balancer.answered(endpoint)
+        return endpoint, result
+
+    def _anywhere(self, name: str, send: Callable[[Endpoint], Any]) -> tuple[Endpoint, Any]:
+        """Send to the server that has least to do; if it is gone, to the next, each once."""
+        tried: list[Endpoint] = []
+        while True:
+            with self._balancer.least_busy(tried) as endpoint:
+                try:
+                    return endpoint, send(endpoint)
+                except (ServerGoneError, UnknownModelError):
+                    tried.append(endpoint)
+                    if len(tried) == len(self.endpoints):
+                        raise
+                    self._balancer.failed(endpoint, name)
+
+    def _ask(
+        self, endpoint: Endpoint, name: str, by: str | None, do: Callable[[Transport], Any]
+    ) -> Any:
+        chosen = endpoint.transports[by] if by else _first(endpoint)
+        return ask(chosen, name, lambda: do(chosen), self._if_gone())
+
+    def _describe(self, name: str, version: str, endpoint: Endpoint) -> Served:
+        config = self._ask(endpoint, name, None, lambda chosen: chosen.config(name))
         self._served[name] = answers.described(name, version, config)
         return self._served[name]
 
-    def _output(self, served: Served, result: Any, name: str) -> Answer:
-        field = next(each for each in served.outputs if each.name == name)
-        try:
-            values = result.as_numpy(name)
-        except ValueError as error:
-            raise MismatchError(
-                f"{served.name!r} answered {name} with other bytes than its shape and type say: "
-                f"its server corrupts arrays ({error})"
-            ) from error
-        return answers.answer(served.unwired(field, values), served)
-
-    def _ask(self, transport: Transport, name: str, ask: Callable[[], Any]) -> Any:
-        """Do it, and give what goes wrong its name."""
-        from geventhttpclient.response import HTTPConnectionClosed, HTTPParseError
-        from tritonclient.utils import InferenceServerException
-
-        try:
-            return ask()
-        except InferenceServerException as error:
-            if error.status() == "StatusCode.DEADLINE_EXCEEDED":
-                raise TimeoutError(f"{transport.url} did not answer in time") from error
-            raise self._named(transport, name, error) from error
-        except TimeoutError as error:
-            raise TimeoutError(f"{transport.url} did not answer in time") from error
-        except (OSError, HTTPConnectionClosed, HTTPParseError) as error:
-            raise self._named(transport, name, error) from error
-
-    def _named(self, transport: Transport, name: str, error: Exception) -> Exception:
-        if not transport.live():
-            return ServerGoneError(self._gone(transport))
-        ready = _ready(transport.index())
-        if name and name not in ready:
-            known = ", ".join(ready) or "none"
-            return UnknownModelError(
-                f"no model {name!r} is ready at {transport.url}; ready: {known}"
-            )
-        told = error.message() if hasattr(error, "message") else str(error)
-        return ModelError(f"{name!r} failed: {told}")
-
-    def _gone(self, transport: Transport) -> str:
-        told = f"nothing answers at {transport.url}: "
+    def _if_gone(self) -> str:
         if self.server is None:
-            return told + "the server ended, or cannot be reached from here; ask who runs it"
+            return "the server ended, or cannot be reached from here; ask who runs it"
         log = self.server.log
-        return told + f"the server ended; start it again with serving.start. Its log is {log}"
+        return f"the server ended; start it again with serving.start. Its log is {log}"
+
+    def _directly(self, model: Servable, given: Any) -> Any:
+        """The answer of the fallback, which says so as its version."""
+        served = answers.of_servable(model, "fallback")
+        outputs = model.direct(answers.fitting(served, given))
+        return _one(tuple(answers.answer(values, served) for values in outputs))
 
 
-def opened(
-    found: Discovery, *, timeout_s: float = 60.0, server: LocalServer | None = None
-) -> Service:
-    """The client of a service that is known.
-
-    Parameters
-    ----------
-    found
-        Where it answers.
-    timeout_s
-        Longest to wait for an answer.
-    server
-        What runs it, if this process does.
-    """
-    from sml_kernel.serving.transports import Grpc, Http
-
-    (place,) = found.places
-    transports: dict[str, Transport] = {}
-    if place.grpc:
-        transports["grpc"] = Grpc(place.grpc, timeout_s)
-    if place.http:
-        transports["http"] = Http(place.http, timeout_s)
-    return Service(transports, found, server)
+def _first(endpoint: Endpoint) -> Transport:
+    return next(iter(endpoint.transports.values()))
 
 
-def connect(where: str | os.PathLike[str], *, timeout_s: float = 60.0) -> Service:
-    """Use a server that runs.
-
-    Parameters
-    ----------
-    where
-        ``"host:port"`` or ``"grpc://host:port"`` of its gRPC, ``"http://host:port"``, or the run
-        folder of a `start`, also of another process.
-    timeout_s
-        Longest to wait for an answer.
-
-    Raises
-    ------
-    ServerGoneError
-        Nothing answers there.
-    """
-    text = os.fspath(where)
-    path = Path(text)
-    service = opened(discovery.read(path) if path.is_dir() else _named(text), timeout_s=timeout_s)
-    if not service.live():
-        service.close()
-        raise ServerGoneError(f"nothing answers at {text}: is the server up, and the port right?")
-    return service
+def _output(served: Served, result: Any, name: str) -> Answer:
+    field = next(each for each in served.outputs if each.name == name)
+    try:
+        values = result.as_numpy(name)
+    except ValueError as error:
+        raise MismatchError(
+            f"{served.name!r} answered {name} with other bytes than its shape and type say: "
+            f"its server corrupts arrays ({error})"
+        ) from error
+    return answers.answer(served.unwired(field, values), served)
 
 
-def _named(url: str) -> Discovery:
-    scheme, divided, address = url.partition("://")
-    if divided and scheme == "http":
-        return Discovery((Place("", address, "", ""),))
-    if not divided or scheme == "grpc":
-        return Discovery((Place(address if divided else url, "", "", ""),))
-    raise ValueError(f"{url!r} is none of host:port, grpc://…, http://… and a run folder")
-
-
-def _ready(index: list[dict[str, Any]]) -> list[str]:
-    return sorted(each["name"] for each in index if each.get("state") == "READY")
+def _one(outputs: tuple[Answer, ...]) -> Any:
+    return outputs[0] if len(outputs) == 1 else outputs
 
 
 def _version(result: Any) -> str:

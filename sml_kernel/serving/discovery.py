@@ -1,6 +1,6 @@
 """Where a service answers: a file in its run folder, which whoever may use the service can read.
 
-It holds the key that the servers ask for, so its mode is 0600. It goes when the servers end.
+Its mode is 0600: others of this machine are not told. It goes when the servers end.
 """
 
 from __future__ import annotations
@@ -42,20 +42,11 @@ class Discovery:
         Of its servers, which serve the same models.
     host, pid
         Of what started them and ends them.
-    key
-        What requests carry; empty: none is asked for.
-    certificate
-        PEM of the authority that signed the servers' certificates; empty: no TLS.
-    ends_at
-        Unix time in seconds at which the allocation of the servers ends; None: it has no end.
     """
 
     places: tuple[Place, ...]
     host: str = field(default_factory=socket.gethostname)
     pid: int = 0
-    key: str = ""
-    certificate: str = ""
-    ends_at: float | None = None
 
 
 def write(folder: Path, discovery: Discovery) -> None:

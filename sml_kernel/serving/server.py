@@ -10,7 +10,8 @@ from typing import Any
 
 from sml_kernel import records
 from sml_kernel.serving import checks, repository
-from sml_kernel.serving.client import Service, opened
+from sml_kernel.serving.client import Service
+from sml_kernel.serving.connecting import opened
 from sml_kernel.serving.conversion import as_servable
 from sml_kernel.serving.errors import ServableError
 from sml_kernel.serving.install import install_triton
