@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sml_kernel import records
 from sml_kernel.sbi.campaign import judging, scoring
@@ -119,6 +119,30 @@ class Fit:
         if x is None:
             return scoring.out_of_fold(*where, self.workers, how=how, progress=progress)
         return scoring.of_events(*where, x, self.workers, how=how, progress=progress)
+
+    def servable(
+        self, name: str, *, how: str = "arithmetic", allow_missing: bool = False
+    ) -> dict[str, Any]:
+        """What `sml_kernel.serving` serves: events in, the ensemble's ratio and its spread out.
+
+        [N] each of one ratio, [N, R] of R in the order of `pairs`. All members answer one request.
+
+        Parameters
+        ----------
+        how, allow_missing
+            As for `ratio`; not the median.
+
+        Raises
+        ------
+        MissingError
+            Members are missing.
+        """
+        from sml_kernel.sbi import served
+
+        if not allow_missing:
+            for pair in self.pairs:
+                self._complete(pair)
+        return served.ensemble(self, how)
 
     def scorecard(
         self,

@@ -28,8 +28,8 @@ def as_servable(name: str, model: Any, example: Any = None) -> Servable:
     name
         By which requests will name it.
     model
-        A `Servable`, an object with ``servable(name)``, or a `torch.nn.Module`, which is copied:
-        it may be trained on.
+        A `Servable`, an object with ``servable(name)`` or what that gave, or a `torch.nn.Module`,
+        which is copied: it may be trained on.
     example
         Input of a plain module: a tensor or an array, several in a tuple, [n, …] each with the
         batch first. An example of one row will do.
@@ -44,6 +44,8 @@ def as_servable(name: str, model: Any, example: Any = None) -> Servable:
     if callable(getattr(model, "servable", None)):
         made = model.servable(name)
         return replace(made, name=name) if isinstance(made, Servable) else _given(name, made)
+    if isinstance(model, Mapping):
+        return _given(name, model)
     try:
         from torch import nn
     except ModuleNotFoundError:

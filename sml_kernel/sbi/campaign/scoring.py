@@ -170,9 +170,9 @@ def combine_part(folder: str, part: Part) -> Combined:
         features = np.load(part.file, mmap_mode="r")[part.start : part.stop]
     chunks = torch.from_numpy(events.seen(features)).split(_CACHED_EVENTS)
     sums = [Sums(len(x), range(len(x)) if part.how == "median" else ()) for x in chunks]
-    for shape, parameters in _parameters(campaign, part):
+    for shape, members in parameters(campaign, part):
         for x, each in zip(chunks, sums, strict=True):
-            each.add(logits(shape, parameters, x).numpy())
+            each.add(logits(shape, members, x).numpy())
     if not sums[0].members:
         where = "" if part.fold is None else f" of fold {part.fold}"
         raise ScoringError(f"no member{where} of {' / '.join(part.pair)} is done: fit it first")
@@ -186,7 +186,7 @@ def combine_part(folder: str, part: Part) -> Combined:
     )
 
 
-def _parameters(campaign: Campaign, part: Part) -> Iterator[tuple[Any, Any]]:
+def parameters(campaign: Campaign, part: Part) -> Iterator[tuple[Any, Any]]:
     """Shape and parameters of the members that are done, stack by stack."""
     plan = campaign.plan()
     mine = (plan.numerator == part.pair[0]) & (plan.reference == part.pair[1])
@@ -196,8 +196,8 @@ def _parameters(campaign: Campaign, part: Part) -> Iterator[tuple[Any, Any]]:
     for number, rows in plan[mine].groupby("stack"):
         if number in there:
             table = shards.members(campaign.folder, number, rows["key"])
-            shape, parameters = shards.parameters(campaign.folder, number, table)
-            yield shape, parameters[np.flatnonzero(table["failure"].isna())]
+            shape, members = shards.parameters(campaign.folder, number, table)
+            yield shape, members[np.flatnonzero(table["failure"].isna())]
 
 
 def _parts(
