@@ -32,6 +32,7 @@ instance_group [
 ]
 dynamic_batching { preferred_batch_size: [ 8, 16 ] max_queue_delay_microseconds: 500 }
 parameters { key: "hash" value { string_value: "HASH" } }
+parameters { key: "version" value { string_value: "1" } }
 parameters { key: "run" value { string_value: "runs/\\"a\\"" } }
 parameters { key: "booleans" value { string_value: "[\\"above\\"]" } }
 model_warmup [ {
@@ -178,7 +179,7 @@ def test_the_module_is_copied_and_left_as_it_was() -> None:
         (Summing(), torch.zeros(2, 3), "first axis has to be the batch"),
         (nn.Linear(2, 2), torch.zeros(1, 2, dtype=torch.complex64), "complex64"),
         (nn.Linear(2, 2), torch.zeros(0, 2), "needs a row"),
-        ({"not": "a model"}, None, "served are torch modules"),
+        (["not a model"], None, "served are torch modules"),
     ],
 )
 def test_what_cannot_be_served_says_why(model: object, example: object, told: str) -> None:

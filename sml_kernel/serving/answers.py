@@ -104,7 +104,10 @@ def of_servable(model: Servable, version: str) -> Served:
 
 
 def described(name: str, version: str, config: dict[str, Any]) -> Served:
-    """A model from Triton's configuration of it, as JSON."""
+    """A model from Triton's configuration of it, as JSON.
+
+    Where that is of another version than the one that answered, the hash is not known.
+    """
     parameters = {
         key: value.get("string_value", "") for key, value in config.get("parameters", {}).items()
     }
@@ -113,6 +116,8 @@ def described(name: str, version: str, config: dict[str, Any]) -> Served:
         tuple(_field(each, booleans) for each in config[kind]) for kind in ("input", "output")
     )
     known = (parameters.get("hash", ""), parameters.get("run", ""))
+    if version and parameters.get("version", version) != version:
+        known = ("", "")
     most, ragged = int(config["max_batch_size"]), "ragged" in parameters
     return Served(name, version, *known, inputs, outputs, most, ragged, booleans)
 

@@ -61,5 +61,8 @@ def _named(transport: Transport, name: str, told: str, broke: bool, if_gone: str
 
 
 def ready(transport: Transport) -> list[str]:
-    """The models that are ready. Raises as tritonclient does."""
-    return sorted(each["name"] for each in transport.index() if each.get("state") == "READY")
+    """The models that are ready. Raises as tritonclient does.
+
+    From the statistics: Triton's index leaves out what came over the wire.
+    """
+    return sorted({each["name"] for each in transport.statistics("")})

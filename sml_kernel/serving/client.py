@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
 
-from sml_kernel.serving import answers, choosing
+from sml_kernel.serving import answers, choosing, deploying
 from sml_kernel.serving.answers import Answer, Served
 from sml_kernel.serving.asking import ask, ready
 from sml_kernel.serving.balancing import Balancer, Endpoint
+from sml_kernel.serving.conversion import as_servable
 from sml_kernel.serving.discovery import Discovery
 from sml_kernel.serving.errors import (
     InputError,
@@ -22,6 +23,7 @@ from sml_kernel.serving.errors import (
     ServerGoneError,
     UnknownModelError,
 )
+from sml_kernel.serving.repository import Deployment
 from sml_kernel.serving.servable import Servable
 
 if TYPE_CHECKING:
@@ -66,7 +68,8 @@ class Service:
         self._fallback = dict(fallback or {})
         self._measuring = threading.Lock()
         self._closed = False
-        self._served: dict[str, Served] = {}
+        self._served: dict[str, Served] = {}  # the version that was seen last
+        self._versions: dict[tuple[str, str], Served] = {}
         self._closing: list[Callable[[], None]] = []
         self._pool: ThreadPoolExecutor | None = None
 
@@ -124,7 +127,7 @@ class Service:
             endpoint, result = self._send(served, arrays, by)
             version = _version(result)
             if version != served.version:  # the first answer, or another version since
-                served = self._describe(name, version, endpoint)
+                served = self._of_version(name, version, endpoint)
         except ServerGoneError:
             if name not in self._fallback:
                 raise
@@ -158,6 +161,55 @@ class Service:
         """Whether a server answers."""
         self._check(None)
         return any(_first(each).live() for each in self.endpoints)
+
+    def deploy(
+        self,
+        name: str,
+        model: Any,
+        example: Any = None,
+        *,
+        deployment: Deployment | None = None,
+        tolerance: float = 1e-5,
+    ) -> Served:
+        """Put a model onto the servers while they run, in the place of the one of that name.
+
+        It is compared with itself called in this process before it answers anybody; until then,
+        and if anything goes wrong, the model before it answers.
+
+        Parameters
+        ----------
+        name
+            Of a model that is there, or a new one.
+        model, example
+            As for `serving.start`.
+        deployment
+            How it runs; None: as the one before it, or by the defaults.
+        tolerance
+            As for `serving.start`.
+
+        Returns
+        -------
+        Served
+            With its new version.
+
+        Raises
+        ------
+        ServableError
+            It cannot be served.
+        StartError
+            It does not load; Triton's reason.
+        MismatchError
+            It answers otherwise than called directly.
+        """
+        self._check(None)
+        made = as_servable(name, model, example)
+        version = deploying.deploy(self, made, deployment, tolerance)
+        self._served[name] = self._of_version(name, str(version), self.endpoints[0])
+        return self._served[name]
+
+    def only(self, endpoint: Endpoint) -> Service:
+        """The same service as if it had this server alone; its connections are shared."""
+        return Service([endpoint], self.found)
 
     def close(self) -> None:
         """Close the connections, and the server if `start` started it; again is harmless."""
@@ -233,6 +285,12 @@ class Service:
         config = self._ask(endpoint, name, None, lambda chosen: chosen.config(name))
         self._served[name] = answers.described(name, version, config)
         return self._served[name]
+
+    def _of_version(self, name: str, version: str, endpoint: Endpoint) -> Served:
+        """While another version is put in its place, answers of both come."""
+        if (name, version) not in self._versions:
+            self._versions[name, version] = self._describe(name, version, endpoint)
+        return self._versions[name, version]
 
     def _if_gone(self) -> str:
         if self.server is None:

@@ -83,7 +83,7 @@ class Deployment:
             )
 
 
-def config(model: Servable, deployment: Deployment, model_hash: str) -> str:
+def config(model: Servable, deployment: Deployment, model_hash: str, version: int = 1) -> str:
     """The text of ``config.pbtxt``.
 
     An input or output that is one number a row has the shape [n, 1] on the wire, for Triton has no
@@ -98,7 +98,7 @@ def config(model: Servable, deployment: Deployment, model_hash: str) -> str:
         _list("output", [_field(each) for each in model.outputs]),
         _instances(deployment),
         _batching(deployment, most),
-        *(_parameter(key, value) for key, value in _marks(model, model_hash).items()),
+        *(_parameter(key, value) for key, value in _marks(model, model_hash, version).items()),
     ]
     if deployment.warmup:
         blocks.append(_warmup(model, deployment))
@@ -132,20 +132,47 @@ def write(
     return {model.name: _write(path, model, deployment or Deployment()) for model in models}
 
 
+def wire(model: Servable, deployment: Deployment, version: int) -> tuple[str, dict[str, bytes]]:
+    """What `write` writes, as Triton's call to load a model takes it.
+
+    Returns
+    -------
+    tuple
+        The configuration as JSON, and the files by their names.
+    """
+    from google.protobuf import json_format, text_format
+    from tritonclient.grpc import model_config_pb2
+
+    text = config(model, deployment, model.hash(), version)
+    parsed = text_format.Parse(text, model_config_pb2.ModelConfig())
+    files = _files(model, deployment, version)
+    return (
+        json_format.MessageToJson(parsed, preserving_proto_field_name=True),
+        {f"file:{name}": content for name, content in files.items()},
+    )
+
+
+def _files(model: Servable, deployment: Deployment, version: int) -> dict[str, bytes]:
+    """All files of a model but its configuration, by their places in its folder."""
+    found = {
+        f"{version}/model.py": _MODEL.format(name=model.name, file=PARAMETERS).encode(),
+        f"{version}/{PARAMETERS}": model.content(),
+    }
+    found |= {f"{version}/{name}": content for name, content in model.files.items()}
+    if deployment.warmup:
+        pairs = zip(model.inputs, _example(model, deployment), strict=True)
+        found |= {f"warmup/{each.name}": values.tobytes() for each, values in pairs}
+    return found
+
+
 def _write(folder: Path, model: Servable, deployment: Deployment) -> str:
-    content, model_hash = model.content(), model.hash()
+    model_hash = model.hash()
     partial = folder / f".{model.name}.{secrets.token_hex(4)}"
     try:
-        (partial / "1").mkdir(parents=True)
+        for name, content in _files(model, deployment, 1).items():
+            (partial / name).parent.mkdir(parents=True, exist_ok=True)
+            (partial / name).write_bytes(content)
         (partial / "config.pbtxt").write_text(config(model, deployment, model_hash))
-        (partial / "1" / "model.py").write_text(_MODEL.format(name=model.name, file=PARAMETERS))
-        (partial / "1" / PARAMETERS).write_bytes(content)
-        for name, file in model.files.items():
-            (partial / "1" / name).write_bytes(file)
-        if deployment.warmup:
-            (partial / "warmup").mkdir()
-            for each, values in zip(model.inputs, _example(model, deployment), strict=True):
-                (partial / "warmup" / each.name).write_bytes(values.tobytes())
         partial.replace(folder / model.name)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
@@ -184,10 +211,10 @@ def _batching(deployment: Deployment, most: int) -> str:
     return f"dynamic_batching {{ {sizes}{delay} }}"
 
 
-def _marks(model: Servable, model_hash: str) -> dict[str, str]:
+def _marks(model: Servable, model_hash: str, version: int) -> dict[str, str]:
     """What clients and the server's own code are told of a model beside Triton's words."""
     booleans = [each.name for each in (*model.inputs, *model.outputs) if each.dtype == "bool"]
-    marks = {"hash": model_hash, "run": model.run}
+    marks = {"hash": model_hash, "version": str(version), "run": model.run}
     if model.ragged:
         marks["ragged"] = "true"
     if booleans:

@@ -36,11 +36,8 @@ class Transport(Protocol):
     def config(self, name: str) -> dict[str, Any]:
         """Triton's configuration of a model."""
 
-    def index(self) -> list[dict[str, Any]]:
-        """The models of the repository with their states."""
-
     def statistics(self, name: str) -> list[dict[str, Any]]:
-        """Triton's counters of a model, of each of its versions."""
+        """Triton's counters of a model, of each of its versions; of all models if it is empty."""
 
     def infer(self, served: Served, arrays: Sequence[np.ndarray]) -> Any:
         """tritonclient's result."""
@@ -72,10 +69,6 @@ class Grpc:
     def config(self, name: str) -> dict[str, Any]:
         said = self.client.get_model_config(name, as_json=True, client_timeout=self._timeout_s)
         return said["config"]
-
-    def index(self) -> list[dict[str, Any]]:
-        said = self.client.get_model_repository_index(as_json=True, client_timeout=self._timeout_s)
-        return said.get("models", [])
 
     def statistics(self, name: str) -> list[dict[str, Any]]:
         said = self.client.get_inference_statistics(
@@ -122,9 +115,6 @@ class Http:
 
     def config(self, name: str) -> dict[str, Any]:
         return self.client.get_model_config(name)
-
-    def index(self) -> list[dict[str, Any]]:
-        return self.client.get_model_repository_index()
 
     def statistics(self, name: str) -> list[dict[str, Any]]:
         return self.client.get_inference_statistics(name)["model_stats"]
