@@ -6,6 +6,7 @@ the network, so figures are there offline and after a reload.
 """
 
 from sml_kernel.plots.ensembles import against_exact, losses, reliability, spread
+from sml_kernel.plots.live import activity
 from sml_kernel.plots.measurements import coverage, likelihood_scan, pulls, variance_components
 from sml_kernel.plots.physics import efficiency, event, score_distribution, stages, training
 from sml_kernel.plots.reweighting import closure
@@ -13,6 +14,7 @@ from sml_kernel.plots.services import load
 from sml_kernel.plots.studies import scaling, targets
 
 __all__ = [
+    "activity",
     "against_exact",
     "closure",
     "coverage",

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     )
     from sml_kernel.serving.install import Installed, install_triton
     from sml_kernel.serving.load import Load, open_load
+    from sml_kernel.serving.metrics import Watch, read_metrics, watch
+    from sml_kernel.serving.perf_analyzer import install_perf_analyzer
     from sml_kernel.serving.repository import Deployment, write
     from sml_kernel.serving.servable import Field, Servable
     from sml_kernel.serving.server import start
@@ -46,13 +48,17 @@ _MODULES = {
     "Service": "client",
     "StartError": "errors",
     "UnknownModelError": "errors",
+    "Watch": "metrics",
     "compare": "checks",
     "connect": "connecting",
+    "install_perf_analyzer": "perf_analyzer",
     "install_triton": "install",
     "open_load": "load",
     "as_servable": "conversion",
+    "read_metrics": "metrics",
     "start": "server",
     "sweep": "sweeping",
+    "watch": "metrics",
     "write": "repository",
 }
 __all__ = list(_MODULES)

@@ -25,7 +25,8 @@ class Load:
     Attributes
     ----------
     run
-        Its record: a row ``load`` a point and repeat, rows ``direct`` of the model called here.
+        Its record: a row ``load`` a point and repeat, rows ``direct`` of the model called here,
+        rows ``perf_analyzer`` of closed loops measured by that.
     """
 
     def __init__(self, run: records.Run) -> None:
@@ -48,7 +49,8 @@ class Load:
     def table(self) -> pd.DataFrame:
         """A row a point: medians over repeats, and ``throughput_low``, ``_high``, the quartiles.
 
-        ``p50_low`` and ``p50_high`` likewise, in µs.
+        ``p50_low`` and ``p50_high`` likewise, in µs. Where perf_analyzer measured the same, the
+        medians of what it says have ``analyzer_`` before them.
         """
         points = self.points()
         if points.empty:
@@ -60,6 +62,11 @@ class Load:
                 table[f"{name}_{end}"] = groups[column].quantile(share)
         table["failed"] = groups.failed.sum()
         table["saturated"] = groups.saturated.any()
+        compared = self.run.rows("perf_analyzer")
+        if len(compared):
+            theirs = compared.groupby(list(AXES)).median(numeric_only=True)
+            theirs = theirs.drop(columns=["repeat", "time"])
+            table = table.join(theirs.add_prefix("analyzer_"))
         return table.reset_index()
 
     def direct(self) -> pd.Series:

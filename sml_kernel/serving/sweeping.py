@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,9 +14,11 @@ from sml_kernel.records.resume import open_or_start, under_way
 from sml_kernel.serving.answers import fitting
 from sml_kernel.serving.callers import Calls, Task, call, call_from_processes
 from sml_kernel.serving.load import AXES, KIND, Load
+from sml_kernel.serving.perf_analyzer import Analyzer, analyze, found_perf_analyzer
 from sml_kernel.serving.statistics import Statistics, statistics, sum_of
 
 if TYPE_CHECKING:
+    from sml_kernel.records import Run
     from sml_kernel.serving.client import Service
 
 #: Share of one core from which on a Python process is busy, and not the server waited for.
@@ -43,6 +45,7 @@ def sweep(
     repeats: int = 3,
     processes: int | None = None,
     direct: Callable[..., Any] | None = None,
+    perf_analyzer: bool = False,
     folder: str | os.PathLike[str] | None = None,
     seed: int = 0,
     progress: bool = True,
@@ -75,6 +78,9 @@ def sweep(
         ``saturated`` if it still was.
     direct
         The model, called with the tensors of each input in this process, for comparison.
+    perf_analyzer
+        Measure each closed loop by Triton's own perf_analyzer too, right after it, for three times
+        `duration_s`. `install_perf_analyzer` fetches it.
     folder
         Of the record; None makes one below ``runs``.
     seed
@@ -92,6 +98,8 @@ def sweep(
         As `Service.infer`, before anything is measured. Requests that fail later are counted.
     RecordError
         The folder holds another sweep.
+    InstallError
+        There is no perf_analyzer.
     """
     from tqdm.auto import tqdm
 
@@ -113,26 +121,52 @@ def sweep(
         "payload_bytes": float(np.mean([sum(x.nbytes for x in each.values()) for each in arrays])),
         "seed": seed,
     }
+    analyzer = found_perf_analyzer() if perf_analyzer else None
     run = open_or_start(KIND, asked, folder)
-    load = Load(run)
-    there = (
-        set(load.points()[[*AXES, "repeat"]].itertuples(index=False, name=None))
-        if len(load.points())
-        else set()
-    )
+    load, there, compared = Load(run), _there(run, KIND), _there(run, "perf_analyzer")
     planned = [each for repeat in range(repeats) for each in _planned(asked, repeat)]
     with (
         under_way(run, "load") as writer,
         tqdm(total=len(planned), disable=not progress, unit="point") as bar,
     ):
         for point in planned:
-            if (point.transport, point.concurrency, point.rate, point.repeat) not in there:
+            if point not in there:
                 writer.append(KIND, **_measure(service, asked, point, arrays))
+            if analyzer and point.concurrency and point not in compared:
+                row = _compared(analyzer, service, asked, point, arrays)
+                writer.append("perf_analyzer", **row)
             bar.update()
         if direct is not None and load.direct().empty:
             for seconds in _called(direct, arrays, duration_s):
                 writer.append("direct", seconds=seconds)
     return load
+
+
+def _there(run: Run, kind: str) -> set[_Point]:
+    """The points that have a row."""
+    rows = run.rows(kind)
+    columns = [*AXES, "repeat"]
+    return {_Point(*each) for each in rows[columns].itertuples(index=False)} if len(rows) else set()
+
+
+def _compared(
+    analyzer: Analyzer,
+    service: Service,
+    asked: Mapping[str, Any],
+    point: _Point,
+    arrays: list[dict[str, np.ndarray]],
+) -> dict[str, Any]:
+    """The row of a closed loop by perf_analyzer."""
+    found = analyze(
+        analyzer,
+        service,
+        asked["name"],
+        arrays,
+        transport=point.transport,
+        concurrency=point.concurrency,
+        duration_s=asked["duration_s"],
+    )
+    return {**asdict(point), **found}
 
 
 def _planned(asked: Mapping[str, Any], repeat: int) -> Iterator[_Point]:
@@ -189,10 +223,7 @@ def _with(
     else:
         done = call_from_processes(service.found, tasks, arrays, begin)
     return {
-        "transport": point.transport,
-        "concurrency": point.concurrency,
-        "rate": point.rate,
-        "repeat": point.repeat,
+        **asdict(point),
         "processes": processes,
         **_summary(done, counted() - before[0]),
     }
