@@ -81,7 +81,7 @@ def _over_time(
         title=title,
         xlabel="seconds",
         ylabel=label,
-        ylim=(0, 1.2 * largest),
+        ylim=(0, (1.2 if most is None else 1.02) * largest),
         legend_position="top_left",
         show_legend=len(lines) > 1,
         show_grid=True,
