@@ -21,7 +21,8 @@ def load(sweep: Load) -> Any:
 
     Closed loops are drawn against requests under way, open loops against their rate, measured
     values at equal distances; bars are quartiles of repeats. Dotted grey is the model called
-    directly. A ring marks where the client was busy, so that it was measured, not the service.
+    directly, crosses are medians by perf_analyzer. A ring marks where the client was busy, so that
+    it was measured, not the service.
 
     Parameters
     ----------
@@ -65,6 +66,8 @@ def _throughput(table: pd.DataFrame, axis: str, alone: float | None) -> Any:
 
 def _times(table: pd.DataFrame, axis: str, alone: float | None) -> Any:
     drawn = _lines(table, "p50_us", "p50", 1e-3) * _tails(table)
+    if "analyzer_p50_us" in table:
+        drawn = drawn * _analyzed(table)
     if alone is not None:
         drawn = drawn * _level(1e3 * alone)
     return drawn.opts(
@@ -119,6 +122,19 @@ def _tails(table: pd.DataFrame) -> Any:
         for (_, mine), color in pairs
     ]
     return hv.Overlay(curves)
+
+
+def _analyzed(table: pd.DataFrame) -> Any:
+    """Medians by perf_analyzer, crosses beside ours."""
+    import holoviews as hv
+
+    crosses = [
+        hv.Scatter(
+            (mine.place, mine.analyzer_p50_us * 1e-3), "place", "p50_us", label="perf_analyzer"
+        ).opts(color=color, marker="x", size=10, line_width=2)
+        for (_, mine), color in zip(table.groupby("transport"), _LINES, strict=False)
+    ]
+    return hv.Overlay(crosses)
 
 
 def _level(value: float) -> Any:
