@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sml_kernel.serving.client import Service
 from sml_kernel.serving.errors import MismatchError
 from sml_kernel.serving.servable import Servable, at_least
+
+if TYPE_CHECKING:
+    from sml_kernel.serving.client import Service
 
 _ROWS_MERGER = "sml_kernel.serving.merging:rows"
 
