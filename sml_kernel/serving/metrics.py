@@ -172,7 +172,8 @@ def rates(before: Reading, after: Reading) -> list[dict[str, Any]]:
     -------
     list of dict
         ``server``, ``model``, ``seconds`` between the two, ``throughput_s`` and ``failed_s``
-        (answers and errors a second), ``queue_us``, ``compute_us`` and ``server_us`` (means of the
+        (requests a second that the model answered, by an error of its own too, and that failed
+        otherwise), ``queue_us``, ``compute_us`` and ``server_us`` (means of the
         requests that were answered; nan without one), ``mean_batch`` (nan without a call) and
         ``pending`` (now). A model whose totals fell was loaded anew and is left out: where it
         stood is not known.
@@ -221,7 +222,7 @@ class Watch:
         self._error = ""
         self._thread = threading.Thread(target=self._go, name="watch", daemon=True)
         self._thread.start()
-        service.on_close(self.close)
+        service.on_close(self._stop)
 
     def _go(self) -> None:
         before: dict[str, Reading] = {}
@@ -261,14 +262,19 @@ class Watch:
         RuntimeError
             It had ended by itself, as it could not write.
         """
+        self._stop()
+        error, self._error = self._error, ""
+        if error:
+            raise RuntimeError(f"the watch ended before it was closed: {error}")
+
+    def _stop(self) -> None:
+        """Of a service that is closed: an error must not keep its server from being ended."""
         self._end.set()
         self._thread.join()
         with self._closed:
-            error, own, self._error, self._own = self._error, self._own, "", False
+            own, self._own = self._own, False
         if own:
-            self.run.finish("failed" if error else "done", error=error)
-        if error:
-            raise RuntimeError(f"the watch ended before it was closed: {error}")
+            self.run.finish("failed" if self._error else "done", error=self._error)
 
     def __enter__(self) -> Watch:
         return self

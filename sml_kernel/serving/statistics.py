@@ -16,7 +16,7 @@ class Statistics:
     Attributes
     ----------
     requests, failed
-        Answered, and answered by an error.
+        That the model answered, by an error of its own too, and that failed otherwise.
     inferences, executions
         Batch entries (rows; of a ragged model requests), and calls of the model.
     total_s
