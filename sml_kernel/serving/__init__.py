@@ -23,12 +23,13 @@ if TYPE_CHECKING:
     )
     from sml_kernel.serving.install import Installed, install_triton
     from sml_kernel.serving.load import Load, open_load
-    from sml_kernel.serving.metrics import Watch, read_metrics, watch
+    from sml_kernel.serving.metrics import read_metrics
     from sml_kernel.serving.perf_analyzer import install_perf_analyzer
     from sml_kernel.serving.repository import Deployment, write
     from sml_kernel.serving.servable import Field, Servable
     from sml_kernel.serving.server import start
     from sml_kernel.serving.sweeping import sweep
+    from sml_kernel.serving.watching import Watch, watch
 
 _MODULES = {
     "Answer": "answers",
@@ -48,7 +49,7 @@ _MODULES = {
     "Service": "client",
     "StartError": "errors",
     "UnknownModelError": "errors",
-    "Watch": "metrics",
+    "Watch": "watching",
     "compare": "checks",
     "connect": "connecting",
     "install_perf_analyzer": "perf_analyzer",
@@ -58,7 +59,7 @@ _MODULES = {
     "read_metrics": "metrics",
     "start": "server",
     "sweep": "sweeping",
-    "watch": "metrics",
+    "watch": "watching",
     "write": "repository",
 }
 __all__ = list(_MODULES)
