@@ -43,17 +43,23 @@ async def serve(address: str, round_trip_s: float, in_flight_bytes: int) -> None
     host, _, port = address.rpartition(":")
     going: set[asyncio.Task[None]] = set()
 
-    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
+    async def join(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        opened = asyncio.get_running_loop().time() + round_trip_s
+        with contextlib.closing(writer):
+            try:
+                there = await asyncio.open_connection(host, int(port))
+            except OSError:  # nothing listens: this side is closed too
+                return
+            with contextlib.closing(there[1]):
+                await asyncio.gather(
+                    _pass(reader, there[1], round_trip_s / 2, opened, in_flight_bytes),
+                    _pass(there[0], writer, round_trip_s / 2, opened, in_flight_bytes),
+                )
+
+    def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.create_task(join(reader, writer))
         going.add(task)
         task.add_done_callback(going.discard)
-        opened = asyncio.get_running_loop().time() + round_trip_s
-        there = await asyncio.open_connection(host, int(port))
-        await asyncio.gather(
-            _pass(reader, there[1], round_trip_s / 2, opened, in_flight_bytes),
-            _pass(there[0], writer, round_trip_s / 2, opened, in_flight_bytes),
-        )
 
     server = await asyncio.start_server(connected, "127.0.0.1", 0)
     print("{}:{}".format(*server.sockets[0].getsockname()), flush=True)
