@@ -12,6 +12,7 @@ import textwrap
 import threading
 import time
 
+import dask
 import numpy as np
 import pandas as pd
 import pytest
@@ -163,7 +164,8 @@ def test_a_worker_that_is_killed_costs_nothing(undisturbed, tmp_path) -> None:
 def test_a_scheduler_that_is_lost_is_told_with_what_was_done(undisturbed, tmp_path) -> None:
     from sml_kernel.sbi.campaign.campaign import CampaignError
 
-    with sml.launch("laptop", cpus=1) as workers:
+    soon = {"distributed.comm.timeouts.connect": "3s"}  # until a client says that it is lost
+    with dask.config.set(soon), sml.launch("laptop", cpus=1) as workers:
         workers.wait(1, timeout_s=60)
         scheduler = workers.cluster.scheduler
         close = threading.Timer(1, workers.cluster.loop.add_callback, (scheduler.close,))

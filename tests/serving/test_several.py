@@ -19,8 +19,13 @@ from sml_kernel import serving
 from sml_kernel.serving import local
 
 
-@pytest.fixture
-def two(tmp_path: Path) -> Iterator[list[serving.Service]]:
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("several")
+
+
+@pytest.fixture(scope="module")
+def two(folder: Path) -> Iterator[list[serving.Service]]:
     try:
         serving.install_triton()
     except serving.InstallError as error:
@@ -28,7 +33,7 @@ def two(tmp_path: Path) -> Iterator[list[serving.Service]]:
             raise
         pytest.skip(f"no Triton: {error}")
     with ThreadPoolExecutor(2) as pool:
-        started = list(pool.map(lambda name: start(tmp_path / name), ("a", "b")))
+        started = list(pool.map(lambda name: start(folder / name), ("a", "b")))
     yield started
     for each in started:
         each.close()
@@ -75,11 +80,35 @@ def until(done, timeout_s: float = 60.0) -> bool:
     return done()
 
 
-def test_a_server_killed_under_load_loses_no_request_and_is_asked_again_when_it_is_back(
-    two, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_many_ask_at_once_from_asyncio_over_what_was_measured_to_be_faster(
+    two, folder: Path
 ) -> None:
+    x = np.ones((2, 3), np.float32)
+    with serving.connect([folder / "a", folder / "b"]) as service:
+        service.infer("twice", x)
+        assert set(service.measured["twice", 1]) == {"grpc", "http"}
+
+        async def many() -> list[serving.Answer]:
+            asked = [service.ainfer("twice", k * x) for k in range(40)]
+            return await asyncio.gather(*asked)
+
+        for k, answer in enumerate(asyncio.run(many())):
+            np.testing.assert_array_equal(answer, 2 * k * x)
+    with pytest.raises(ValueError, match="all in one way"):
+        serving.connect(["127.0.0.1:1", "http://127.0.0.1:2"])
+
+
+def test_a_server_killed_under_load_loses_no_request_and_is_asked_again_when_it_is_back(
+    two, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x = np.ones((2, 3), np.float32)
     places = [each.server.place for each in two]
-    with serving.connect([tmp_path / "a", tmp_path / "b"]) as service:
+    fallback = {"twice": servable("twice", "honest")}
+    with (
+        serving.connect([folder / "a", folder / "b"]) as service,
+        serving.connect([folder / "a", folder / "b"], fallback=fallback) as careful,
+    ):
+        served = careful.infer("twice", x)
         callers = Callers(service, 4)
         try:
             assert until(lambda: min(service.counts.get(each.grpc, 0) for each in places) > 50)
@@ -89,7 +118,7 @@ def test_a_server_killed_under_load_loses_no_request_and_is_asked_again_when_it_
             seen = service.counts[places[1].grpc]
             assert until(lambda: service.counts[places[1].grpc] > seen + 100)
             monkeypatch.setattr(local, "_free_place", lambda _: places[0])
-            two[0] = start(tmp_path / "again")
+            two[0] = start(folder / "again")
             assert until(lambda: service.counts[places[0].grpc] > alone + 50)
         finally:
             callers.join()
@@ -99,32 +128,14 @@ def test_a_server_killed_under_load_loses_no_request_and_is_asked_again_when_it_
         answered = sum(service.counts[each.grpc] for each in places)
         assert answered == sum(callers.right)
         assert 1 <= service.counts["retried"] <= 2 * len(callers.threads)
+
         for each in two:
             each.close()
         with pytest.raises(serving.ServerGoneError, match="cannot be reached"):
-            service.infer("twice", np.ones((1, 3), np.float32))
-
-
-def test_who_is_gone_is_answered_for_by_the_fallback_which_says_so(two, tmp_path: Path) -> None:
-    fallback = {"twice": servable("twice", "honest")}
-    x = np.ones((2, 3), np.float32)
-    with serving.connect([tmp_path / "a", tmp_path / "b"], fallback=fallback) as service:
-        served = service.infer("twice", x)
-        assert set(service.measured[("twice", 1)]) == {"grpc", "http"}
-
-        async def many() -> list[serving.Answer]:
-            asked = [service.ainfer("twice", k * x) for k in range(40)]
-            return await asyncio.gather(*asked)
-
-        for k, answer in enumerate(asyncio.run(many())):
-            np.testing.assert_array_equal(answer, 2 * k * x)
-        for each in two:
-            each.close()
-        local_answer = service.infer("twice", x)
-        np.testing.assert_array_equal(local_answer, served)
-        assert (served.served.version, local_answer.served.version) == ("1", "fallback")
-        assert served.served.hash == local_answer.served.hash
+            service.infer("twice", x)
+        here = careful.infer("twice", x)
+        np.testing.assert_array_equal(here, served)
+        assert (served.served.version, here.served.version) == ("1", "fallback")
+        assert served.served.hash == here.served.hash
         with pytest.raises(serving.InputError):
-            service.infer("twice", x.astype(int))
-    with pytest.raises(ValueError, match="all in one way"):
-        serving.connect(["127.0.0.1:1", "http://127.0.0.1:2"])
+            careful.infer("twice", x.astype(int))
