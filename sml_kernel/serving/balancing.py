@@ -100,7 +100,8 @@ class Balancer:
         transport = next(iter(endpoint.transports.values()))
         while not self._closed.wait(_LOOK_EVERY_S):
             with contextlib.suppress(ServerGoneError, UnknownModelError, ModelError, TimeoutError):
-                if name in asking.ask(transport, "", lambda: asking.ready(transport), ""):
+                ready = asking.ask(transport, "", lambda: asking.ready(transport), "")
+                if not name or name in ready:
                     endpoint.healthy = True
                     return
 

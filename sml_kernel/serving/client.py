@@ -265,15 +265,23 @@ class Service:
     def _anywhere(self, name: str, send: Callable[[Endpoint], Any]) -> tuple[Endpoint, Any]:
         """Send to the server that has least to do; if it is gone, to the next, each once."""
         tried: list[Endpoint] = []
+        lacking: list[Endpoint] = []
         while True:
             with self._balancer.least_busy(tried) as endpoint:
                 try:
-                    return endpoint, send(endpoint)
-                except (ServerGoneError, UnknownModelError):
+                    result = send(endpoint)
+                except (ServerGoneError, UnknownModelError) as error:
                     tried.append(endpoint)
                     if len(tried) == len(self.endpoints):
                         raise
-                    self._balancer.failed(endpoint, name)
+                    if isinstance(error, UnknownModelError):
+                        lacking.append(endpoint)  # or nobody has it
+                    else:
+                        self._balancer.failed(endpoint, name)
+                    continue
+            for each in lacking:
+                self._balancer.failed(each, name)
+            return endpoint, result
 
     def _ask(
         self, endpoint: Endpoint, name: str, by: str | None, do: Callable[[Transport], Any]

@@ -94,6 +94,14 @@ def test_many_ask_at_once_from_asyncio_over_what_was_measured_to_be_faster(
 
         for k, answer in enumerate(asyncio.run(many())):
             np.testing.assert_array_equal(answer, 2 * k * x)
+        before = dict(service.counts)
+        with pytest.raises(serving.UnknownModelError):
+            service.infer("thrice", x)  # which is no reason to leave a server alone
+        for _ in range(20):
+            with ThreadPoolExecutor(8) as pool:
+                list(pool.map(lambda _: service.infer("twice", x, transport="grpc"), range(8)))
+        assert all(service.counts[url] > before[url] for url in before)
+        assert not service.counts.get("retried")
     with pytest.raises(ValueError, match="all in one way"):
         serving.connect(["127.0.0.1:1", "http://127.0.0.1:2"])
 
