@@ -251,7 +251,7 @@ def loaded(
     if done.failed:
         raise RuntimeError(f"requests failed: {done.failed}")
     return {
-        "throughput_s": len(done.latencies_s) / done.elapsed_s,
+        "throughput_s": done.throughput_s,
         "mean_batch": (counted(service) - before[0]).mean_batch,
     }
 

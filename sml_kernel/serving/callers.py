@@ -19,6 +19,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -76,6 +77,9 @@ class Calls:
         [n] of these, the processor time of the thread that asked.
     failed
         Requests that failed, by the name of their error.
+    throughput_s
+        Answers a second: of a closed loop those within the time that was asked for, as callers
+        end one by one behind it; of an open loop all.
     elapsed_s
         From the first request to the last answer.
     process_cpu_s
@@ -85,6 +89,7 @@ class Calls:
     latencies_s: np.ndarray
     cpu_s: np.ndarray
     failed: dict[str, int]
+    throughput_s: float
     elapsed_s: float
     process_cpu_s: float
 
@@ -101,8 +106,10 @@ def call(
         elapsed_s, cpu_s = _closed(calls, task, begin)
     else:
         elapsed_s, cpu_s = _open(calls, task, task.rate, begin)
-    latencies, cpu = np.array(calls.answered).reshape(-1, 2).T
-    return Calls(latencies, cpu, calls.failed, elapsed_s, cpu_s)
+    latencies, cpu, ends = np.array(calls.answered).reshape(-1, 3).T
+    within_s = elapsed_s if task.rate else task.duration_s
+    soon = np.count_nonzero(ends <= calls.start + within_s)
+    return Calls(latencies, cpu, dict(calls.failed), soon / within_s, elapsed_s, cpu_s)
 
 
 class _Recorder:
@@ -110,8 +117,10 @@ class _Recorder:
         self, service: Service, task: Task, inputs: Sequence[dict[str, np.ndarray]]
     ) -> None:
         self.service, self.task, self.inputs = service, task, inputs
-        self.answered: list[tuple[float, float]] = []
-        self.failed: dict[str, int] = {}
+        self.start = 0.0
+        self.answered: list[tuple[float, float, float]] = []
+        self.failed: Counter[str] = Counter()
+        self._lock = threading.Lock()
 
     def ask(self, number: int, due: float | None = None) -> None:
         given = self.inputs[number % len(self.inputs)]
@@ -119,10 +128,11 @@ class _Recorder:
         try:
             self.service.infer(self.task.name, given, transport=self.task.transport)
         except Exception as error:  # whatever it is, it is counted
-            kind = type(error).__name__
-            self.failed[kind] = self.failed.get(kind, 0) + 1
+            with self._lock:
+                self.failed[type(error).__name__] += 1
         else:
-            self.answered.append((time.perf_counter() - due, time.thread_time() - cpu))
+            end = time.perf_counter()
+            self.answered.append((end - due, time.thread_time() - cpu, end))
 
     def warm_up(self, number: int) -> None:
         for each in range(_WARM_UP_CALLS):
@@ -132,11 +142,12 @@ class _Recorder:
 
 
 def _closed(calls: _Recorder, task: Task, begin: Callable[[], None]) -> tuple[float, float]:
-    times: list[float] = []
+    cpu = 0.0
 
     def start() -> None:  # in one of the callers, when all have come
+        nonlocal cpu
         begin()
-        times.extend((time.perf_counter(), time.process_time()))
+        calls.start, cpu = time.perf_counter(), time.process_time()
 
     barrier = threading.Barrier(task.concurrency, start)
 
@@ -147,13 +158,13 @@ def _closed(calls: _Recorder, task: Task, begin: Callable[[], None]) -> tuple[fl
             barrier.abort()
             raise
         barrier.wait()
-        while time.perf_counter() < times[0] + task.duration_s:
+        while time.perf_counter() < calls.start + task.duration_s:
             calls.ask(number)
             number += task.concurrency
 
     with ThreadPoolExecutor(task.concurrency) as pool:
         _raise_first([pool.submit(caller, number) for number in range(task.concurrency)])
-    return time.perf_counter() - times[0], time.process_time() - times[1]
+    return time.perf_counter() - calls.start, time.process_time() - cpu
 
 
 def _open(
@@ -163,12 +174,12 @@ def _open(
     gaps = np.random.default_rng(task.seed).exponential(1 / rate, int(2 * rate * task.duration_s))
     arrivals = [each for each in np.cumsum(gaps).tolist() if each < task.duration_s]
     begin()
-    start, cpu = time.perf_counter(), time.process_time()
+    calls.start, cpu = time.perf_counter(), time.process_time()
     with ThreadPoolExecutor(_IN_FLIGHT) as pool:
         for number, arrival in enumerate(arrivals):
-            time.sleep(max(0.0, start + arrival - time.perf_counter()))
-            pool.submit(calls.ask, number, start + arrival)
-    return time.perf_counter() - start, time.process_time() - cpu
+            time.sleep(max(0.0, calls.start + arrival - time.perf_counter()))
+            pool.submit(calls.ask, number, calls.start + arrival)
+    return time.perf_counter() - calls.start, time.process_time() - cpu
 
 
 def _raise_first(jobs: list[Any]) -> None:

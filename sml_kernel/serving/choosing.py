@@ -11,7 +11,7 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 
-_ROUNDS = 3
+_ROUNDS = 5
 _SLOW_S = 0.5  # requests that take longer are not repeated
 
 

@@ -56,7 +56,7 @@ class Load:
         if points.empty:
             return points
         groups = points.groupby(list(AXES))
-        table = groups.median(numeric_only=True).drop(columns=["repeat", "pid"], errors="ignore")
+        table = groups.median(numeric_only=True).drop(columns=["repeat", "time"])
         for name, column in (("throughput", "throughput_s"), ("p50", "p50_us")):
             for end, share in (("low", 0.25), ("high", 0.75)):
                 table[f"{name}_{end}"] = groups[column].quantile(share)

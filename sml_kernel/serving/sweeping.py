@@ -242,7 +242,7 @@ def _summary(done: Sequence[Calls], counted: Statistics) -> dict[str, Any]:
         "errors": failed,
         "others": counted.requests + counted.failed - len(latencies) - sum(failed.values()),
         "seconds": elapsed_s,
-        "throughput_s": len(latencies) / elapsed_s,
+        "throughput_s": sum(each.throughput_s for each in done),
         "mean_batch": counted.mean_batch,
         "client_cores": cores,
         "saturated": bool(cores > SATURATED),
