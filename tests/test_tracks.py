@@ -61,6 +61,13 @@ def test_no_segments_no_tracks(n_hits: int) -> None:
     assert join_segments(graph, np.zeros(0)).tolist() == [-1] * n_hits
 
 
+@pytest.mark.parametrize("circle", [[(1, 1)], [(1, 2), (2, 1)], [(1, 2), (2, 3), (3, 1)]])
+def test_a_circle_of_segments_is_walked_once(circle: list[tuple[int, int]]) -> None:
+    edges = [(0, 1), (0, 2), *circle, (3, 4)]
+    labels = join_segments(graph_of([0, 1, 1, 1, 2], edges), np.full(len(edges), 0.9))
+    assert set(labels) <= {-1, 0}
+
+
 def test_scores_that_are_none_become_no_figures() -> None:
     graph = graph_of([0, 1, 2], [(0, 1), (1, 2)])
     with pytest.raises(ValueError, match="1 of 2 scores are not finite"):

@@ -88,11 +88,13 @@ def _split_branching(
     free = component.max(initial=-1) + 1
     layer = graph.layer.numpy()
     depth = np.hypot(graph.x[:, 0].numpy(), graph.x[:, 2].numpy())  # r and z: paths lead outwards
-    chosen = np.flatnonzero(branching[source])
-    turned = depth[source[chosen]] > depth[target[chosen]]
+    # a strict order, also of hits at one depth: a circle of segments would be walked for ever
+    rank = np.argsort(np.argsort(depth, kind="stable"))
+    chosen = np.flatnonzero(branching[source] & (source != target))
+    turned = rank[source[chosen]] > rank[target[chosen]]
     inner = np.where(turned, target[chosen], source[chosen])
     outer = np.where(turned, source[chosen], target[chosen])
-    order = np.argsort(depth[inner], kind="stable")
+    order = np.argsort(rank[inner], kind="stable")
     links = list(
         zip(inner[order].tolist(), outer[order].tolist(), gain[chosen][order].tolist(), strict=True)
     )
