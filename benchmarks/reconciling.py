@@ -57,9 +57,10 @@ def reconcile(folder: Path, *, requests: int, processes: int) -> Iterator[dict[s
     urls = [each.found.places[0].grpc for each in started]
     edges = np.linspace(0, requests, processes + 1).astype(int).tolist()
     own = [sys.executable, __file__, *urls]
+    told = [folder / f"asked-{first}.json" for first in edges[:-1]]  # too long for a pipe
     asking = [
-        subprocess.Popen([*own, str(first), str(last)], stdout=subprocess.PIPE, text=True)
-        for first, last in pairwise(edges)
+        subprocess.Popen([*own, str(path), str(first), str(last)])
+        for path, (first, last) in zip(told, pairwise(edges), strict=True)
     ]
     kills = 0
     try:
@@ -71,7 +72,7 @@ def reconcile(folder: Path, *, requests: int, processes: int) -> Iterator[dict[s
             started[which] = _again(started[which], folder, f"server-{which}-{kills}", seen)
             yield {"kind": "back", "server": which, "seconds": time.monotonic() - began}
             kills += 1
-        said = [json.loads(each.communicate()[0]) for each in asking]
+        said = [json.loads(path.read_text()) for path in told]
     finally:
         for each in asking:
             each.kill()
@@ -155,4 +156,5 @@ def _ask(urls: list[str], first: int, last: int) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    print(json.dumps(_ask(sys.argv[1:3], int(sys.argv[3]), int(sys.argv[4]))))
+    asked = _ask(sys.argv[1:3], int(sys.argv[4]), int(sys.argv[5]))
+    Path(sys.argv[3]).write_text(json.dumps(asked))
